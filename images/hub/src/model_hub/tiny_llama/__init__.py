@@ -1,0 +1,1 @@
+"""A real, very small Llama that recites readable sentences, made without training."""

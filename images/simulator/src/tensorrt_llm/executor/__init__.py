@@ -1,0 +1,5 @@
+"""Errors of the engine."""
+
+from trtllm_simulator.executor import CppExecutorError, RequestError
+
+__all__ = ["CppExecutorError", "RequestError"]

@@ -1,0 +1,1 @@
+"""A Kubernetes operator for TensorRT-LLM: build once, serve many."""

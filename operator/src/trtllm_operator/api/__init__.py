@@ -1,0 +1,1 @@
+"""Types of the resources, conditions and reasons, and the version table. Pure."""

@@ -1,0 +1,1 @@
+"""Resource definitions (CRDs) from the types. Pure: types in, documents out."""

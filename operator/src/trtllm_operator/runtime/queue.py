@@ -1,0 +1,155 @@
+"""The queue of roots that must look again. A key is in it once, is worked on by one worker at a time, and is never lost.
+
+The rules are those of client-go's workqueue: a key that comes in while it is worked on is worked on again afterwards. One that comes in
+all the time is worked on once a second after a while, so that a storm of changes becomes few writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+
+from trtllm_operator.observe.refs import Ref
+
+_FIRST_SECONDS = 0.25
+_LONGEST_SECONDS = 300.0
+_BURST = 50.0  # passes of one key in a row; then one a second
+_PER_SECOND = 1.0
+_REMEMBERED = 4096
+_JITTER = 0.25  # of the delay, either way, so that what failed together does not come back together
+
+
+class Queue:
+    """Belongs to the event loop that it is used in."""
+
+    def __init__(
+        self, *, first: float = _FIRST_SECONDS, longest: float = _LONGEST_SECONDS, chance: Callable[[], float] = random.random
+    ) -> None:
+        """`first` and `longest`: seconds of back-off. `chance` gives jitter in [0, 1)."""
+        self._first = first
+        self._longest = longest
+        self._chance = chance
+        self._ready: asyncio.Queue[Ref] = asyncio.Queue()
+        self._dirty: set[Ref] = set()
+        self._processing: set[Ref] = set()
+        self._failures: dict[Ref, int] = {}
+        self._throttled: set[Ref] = set()
+        self._allowances: OrderedDict[Ref, tuple[float, float]] = OrderedDict()
+        self._due: dict[Ref, float] = {}
+        self._heap: list[tuple[float, int, Ref]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """Keys that wait for a worker, or for their turn after a storm."""
+        return self._ready.qsize() + len(self._throttled)
+
+    @property
+    def busy(self) -> int:
+        """Keys that are worked on."""
+        return len(self._processing)
+
+    @property
+    def delayed(self) -> int:
+        """Keys that are due later."""
+        return len(self._due)
+
+    def add(self, key: Ref) -> None:
+        """Look at it as soon as a worker is free."""
+        if key in self._dirty:
+            return
+        self._dirty.add(key)
+        if key not in self._processing:
+            self._enter(key)
+
+    async def get(self) -> Ref:
+        """The next key; `done` must follow."""
+        key = await self._ready.get()
+        self._dirty.discard(key)
+        self._processing.add(key)
+        self._allowances[key] = (self._allowance(key) - 1.0, asyncio.get_running_loop().time())
+        self._allowances.move_to_end(key)
+        while len(self._allowances) > _REMEMBERED:
+            self._allowances.popitem(last=False)
+        return key
+
+    def done(self, key: Ref) -> None:
+        """The worker is done with it."""
+        self._processing.discard(key)
+        if key in self._dirty:
+            self._enter(key)
+
+    def succeeded(self, key: Ref, again_after: float | None) -> None:
+        """Forget its failures; look again after so many seconds, or only when something happens."""
+        self._failures.pop(key, None)
+        if again_after is None:
+            self._due.pop(key, None)
+        else:
+            self._schedule(key, max(0.0, again_after))
+
+    def failed(self, key: Ref, at_least: float = 0.0) -> float:
+        """Look again after a back-off that doubles with each failure; returns its seconds.
+
+        A pass between two tries, because something happened, neither puts the next try off nor counts: else a resource about which much
+        happens would wait longest.
+        """
+        failures = self._failures.get(key, 0)
+        pending = self._due.get(key, 0.0) - asyncio.get_running_loop().time()
+        if failures and pending > at_least:
+            return pending
+        self._failures[key] = failures + 1
+        delay = min(self._longest, self._first * 2.0 ** min(failures, 32)) * (1 - _JITTER + 2 * _JITTER * self._chance())
+        delay = max(delay, at_least)
+        self._schedule(key, delay)
+        return delay
+
+    def forget(self, key: Ref) -> None:
+        """The root is gone."""
+        self._failures.pop(key, None)
+        self._due.pop(key, None)
+
+    def _allowance(self, key: Ref) -> float:
+        """Passes that the key may have right now."""
+        left, when = self._allowances.get(key, (_BURST, 0.0))
+        return min(_BURST, left + (asyncio.get_running_loop().time() - when) * _PER_SECOND)
+
+    def _enter(self, key: Ref) -> None:
+        missing = 1.0 - self._allowance(key)
+        if missing <= 0:
+            self._ready.put_nowait(key)
+        else:
+            self._throttled.add(key)
+            asyncio.get_running_loop().call_later(missing / _PER_SECOND, self._release, key)
+
+    def _release(self, key: Ref) -> None:
+        self._throttled.discard(key)
+        self._ready.put_nowait(key)
+
+    def _schedule(self, key: Ref, delay: float) -> None:
+        due = asyncio.get_running_loop().time() + delay
+        self._due[key] = due
+        heapq.heappush(self._heap, (due, next(self._order), key))
+        self._arm()
+
+    def _arm(self) -> None:
+        # Entries that were replaced or cancelled stay in the heap until they come to the top.
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._heap:
+            self._timer = asyncio.get_running_loop().call_at(self._heap[0][0], self._fire)
+
+    def _fire(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self.add(key)
+        self._arm()
