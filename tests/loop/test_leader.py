@@ -100,8 +100,10 @@ def test_stopped_past_its_lease_it_writes_nothing_any_more(
     eventually(lambda: not leader.running, what="the old one ends")
     assert "has taken the Lease" in leader.log() or "could not be renewed" in leader.log()
     assert leader.exit_status == 1
+    # One write can have been stopped between the last look at the clock and the socket; its precondition refuses it.
     late = [write for write in audit.by_operator(done) if write.resource != "leases"]
-    assert late == [], "what was in its hands when it was stopped is not written"
+    assert len(late) <= 1
+    assert [write for write in late if write.code != 409] == [], "what was in its hands when it was stopped changes nothing"
     assert before == {obj["metadata"]["name"]: obj["metadata"]["resourceVersion"] for obj in api.list("LLMService", namespace)}
     created = Counter(write.name for write in audit.by_operator(mark) if write.resource == "deployments" and write.code == 201)
     assert set(created.values()) == {1}

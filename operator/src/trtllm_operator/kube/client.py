@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
 from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
@@ -21,6 +23,27 @@ Observer = Callable[[str, str, float], None]
 
 _TIMEOUT_SECONDS = 30.0
 _CONNECT_SECONDS = 5.0
+
+
+def _fenced(may_write: Callable[[], bool]) -> type[aiohttp.ClientRequest]:
+    """Requests whose body, and with it their first byte, is sent only if `may_write` still says so.
+
+    Between `Client.json` and the socket lie a connection to be made and turns of the event loop, and a process can be stopped in there.
+    aiohttp holds the headers back until the body comes, and every write of ours has one.
+    """
+
+    class Request(aiohttp.ClientRequest):
+        async def write_bytes(self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None) -> None:
+            if may_write():
+                await super().write_bytes(writer, conn, content_length)
+            elif conn.protocol is not None:
+                conn.protocol.set_exception(_not_leading(self.method, self.url.path))
+
+    return Request
+
+
+def _not_leading(method: str, path: str) -> NotLeadingError:
+    return NotLeadingError(f"{method} {path}: not sent, because this operator does not lead")
 
 
 def in_cluster() -> bool:
@@ -53,8 +76,11 @@ class Client:
         observer: Observer | None = None,
         may_write: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`may_write` is asked right before each request that changes something."""
-        configuration.client_session_kwargs = {"trust_env": False}  # a proxy belongs into the kubeconfig, as for kubectl
+        """`may_write` is asked before each request that changes something is made, and again right before it is sent."""
+        configuration.client_session_kwargs = {
+            "trust_env": False,  # a proxy belongs into the kubeconfig, as for kubectl
+            "request_class": _fenced(may_write),
+        }
         self._api: Any = ApiClient(configuration=configuration)
         self._api.user_agent = user_agent
         self._observer = observer
@@ -81,7 +107,7 @@ class Client:
             ApiError: by `kube.errors`; `UnreachableError` where no answer came within `seconds`.
         """
         if method != "GET" and not self._may_write():
-            raise NotLeadingError(f"{method} {path}: not sent, because this operator does not lead")
+            raise _not_leading(method, path)
         data = await self._send(method, path, query, body, content_type, seconds)
         try:
             return documents.loads(data)
