@@ -95,9 +95,9 @@ async def test_a_storm_about_one_key_is_few_passes_and_keeps_no_other_waiting() 
     queue = Queue()
     passes = 0
     async with asyncio.timeout(10):
-        while len(queue) == 0 or queue._ready.qsize():
+        while not queue._throttled:
             queue.add(A)
-            if queue._ready.qsize():
+            if not queue._throttled:
                 assert await queue.get() == A
                 queue.add(A)  # news while it is worked on
                 passes += 1
@@ -121,3 +121,86 @@ async def test_a_pass_between_two_tries_neither_counts_nor_puts_the_next_one_off
     assert queue.failed(A, at_least=9) == 9, "what the API server asks for holds all the same"
     queue.succeeded(B, 60)
     assert queue.failed(B) == 1, "a look at a later time is no try"
+
+
+class Tried:
+    """Keys that have failed once, and whose back-off is over."""
+
+    def __init__(self, count: int) -> None:
+        self.queue = Queue(first=0.001, chance=lambda: 0.5)
+        self.keys = [Ref("LLMService", "ns", f"bad-{number}") for number in range(count)]
+
+    async def fail(self) -> None:
+        for key in self.keys:
+            self.queue.add(key)
+            assert await _next(self.queue) == key
+            self.queue.failed(key)
+            self.queue.done(key)
+        async with asyncio.timeout(5):
+            while self.queue._due:  # noqa: ASYNC110 - what is looked at sets no event
+                await asyncio.sleep(0.001)
+
+
+async def test_news_comes_before_what_is_tried_again() -> None:
+    tried = Tried(20)
+    await tried.fail()
+    queue, news = tried.queue, [Ref("LLMService", "ns", f"new-{number}") for number in range(20)]
+    for key in news:
+        queue.add(key)
+    came = [await _next(queue) for _ in range(40)]
+    assert [key for key in came if key in news] == news
+    assert came[:8] == news[:8]
+    assert sum(key in tried.keys for key in came[:22]) == 2, "and yet what is tried again gets a turn now and then"
+    assert set(came) == {*news, *tried.keys}
+
+
+async def test_news_about_what_waits_to_be_tried_again_does_not_wait_with_it() -> None:
+    tried = Tried(120)
+    await tried.fail()
+    queue, admitted, held = tried.queue, tried.keys[50], tried.keys[-1]
+    assert admitted in queue._rest
+    assert held in queue._held
+    for key in (held, admitted):
+        queue.add(key)
+    assert [await _next(queue), await _next(queue)] == [held, admitted]
+    for key in (held, admitted):
+        queue.done(key)
+    assert held not in queue._dirty, "once"
+
+
+async def test_tries_of_all_keys_share_an_allowance() -> None:
+    tried = Tried(300)
+    await tried.fail()
+    queue = tried.queue
+    assert (len(queue), queue.delayed) == (100, 200)
+    began = asyncio.get_running_loop().time()
+    for _ in range(110):
+        key = await _next(queue)
+        queue.failed(key, at_least=100)
+        queue.done(key)
+    assert asyncio.get_running_loop().time() - began > 0.9, "ten a second after the burst"
+    assert queue.delayed == 300 - len(queue)
+
+
+async def test_when_they_succeed_again_nothing_keeps_them_back() -> None:
+    tried = Tried(300)
+    await tried.fail()
+    queue, came = tried.queue, set()
+    for _ in range(300):
+        key = await _next(queue, 0.09)  # less than the next share of the allowance takes
+        came.add(key)
+        queue.succeeded(key, None)
+        queue.done(key)
+    assert came == set(tried.keys)
+    assert (len(queue), queue.delayed, queue.busy) == (0, 0, 0)
+
+
+async def test_what_was_there_before_the_work_began_is_behind_what_comes_in() -> None:
+    queue = Queue()
+    old = [Ref("LLMService", "ns", f"old-{number}") for number in range(5)]
+    for key in old:
+        queue.add(key)
+    assert await _next(queue) == old[0]
+    queue.add(A)
+    queue.add(old[4])
+    assert [await _next(queue) for _ in range(5)] == [A, old[4], *old[1:4]]

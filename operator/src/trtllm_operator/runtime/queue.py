@@ -2,6 +2,10 @@
 
 The rules are those of client-go's workqueue: a key that comes in while it is worked on is worked on again afterwards. One that comes in
 all the time is worked on once a second after a while, so that a storm of changes becomes few writes.
+
+What fails must not keep what is new waiting. So there are two lanes: news, and the rest, which is what is tried again and what was there
+before the work began; of nine passes the rest gets one, and all that news leaves. And tries of all keys share one allowance, as with
+client-go. Unlike there, a try that succeeds gives it back: when what they failed of is over, they come as fast as they can be made.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ _FIRST_SECONDS = 0.25
 _LONGEST_SECONDS = 300.0
 _BURST = 50.0  # passes of one key in a row; then one a second
 _PER_SECOND = 1.0
+_TRIES_BURST = 100.0  # of all keys together, as in client-go's DefaultTypedControllerRateLimiter
+_TRIES_PER_SECOND = 10.0
+_NEWS_IN_A_ROW = 8
 _REMEMBERED = 4096
 _JITTER = 0.25  # of the delay, either way, so that what failed together does not come back together
 
@@ -33,12 +40,20 @@ class Queue:
         self._first = first
         self._longest = longest
         self._chance = chance
-        self._ready: asyncio.Queue[Ref] = asyncio.Queue()
+        self._news: OrderedDict[Ref, None] = OrderedDict()
+        self._rest: OrderedDict[Ref, None] = OrderedDict()
+        self._entered = asyncio.Semaphore(0)  # as many as there are keys in both
+        self._in_a_row = 0
+        self._begun = False
         self._dirty: set[Ref] = set()
         self._processing: set[Ref] = set()
         self._failures: dict[Ref, int] = {}
         self._throttled: set[Ref] = set()
         self._allowances: OrderedDict[Ref, tuple[float, float]] = OrderedDict()
+        self._held: OrderedDict[Ref, None] = OrderedDict()  # to be tried again as soon as the allowance of all lets them
+        self._trying: set[Ref] = set()
+        self._tries = (_TRIES_BURST, 0.0)
+        self._admission: asyncio.TimerHandle | None = None
         self._due: dict[Ref, float] = {}
         self._heap: list[tuple[float, int, Ref]] = []
         self._order = itertools.count()
@@ -46,7 +61,7 @@ class Queue:
 
     def __len__(self) -> int:
         """Keys that wait for a worker, or for their turn after a storm."""
-        return self._ready.qsize() + len(self._throttled)
+        return len(self._news) + len(self._rest) + len(self._throttled)
 
     @property
     def busy(self) -> int:
@@ -55,12 +70,13 @@ class Queue:
 
     @property
     def delayed(self) -> int:
-        """Keys that are due later."""
-        return len(self._due)
+        """Keys that are due later, or that wait until so many may be tried again."""
+        return len(self._due) + len(self._held)
 
     def add(self, key: Ref) -> None:
         """Look at it as soon as a worker is free."""
         if key in self._dirty:
+            self._prefer(key)
             return
         self._dirty.add(key)
         if key not in self._processing:
@@ -68,7 +84,9 @@ class Queue:
 
     async def get(self) -> Ref:
         """The next key; `done` must follow."""
-        key = await self._ready.get()
+        self._begun = True
+        await self._entered.acquire()
+        key = self._choose()
         self._dirty.discard(key)
         self._processing.add(key)
         self._allowances[key] = (self._allowance(key) - 1.0, asyncio.get_running_loop().time())
@@ -86,6 +104,10 @@ class Queue:
     def succeeded(self, key: Ref, again_after: float | None) -> None:
         """Forget its failures; look again after so many seconds, or only when something happens."""
         self._failures.pop(key, None)
+        if key in self._trying:
+            self._trying.discard(key)
+            self._tries = (self._tries_left() + 1.0, asyncio.get_running_loop().time())
+            self._admit()
         if again_after is None:
             self._due.pop(key, None)
         else:
@@ -97,6 +119,7 @@ class Queue:
         A pass between two tries, because something happened, neither puts the next try off nor counts: else a resource about which much
         happens would wait longest.
         """
+        self._trying.discard(key)
         failures = self._failures.get(key, 0)
         pending = self._due.get(key, 0.0) - asyncio.get_running_loop().time()
         if failures and pending > at_least:
@@ -117,17 +140,62 @@ class Queue:
         left, when = self._allowances.get(key, (_BURST, 0.0))
         return min(_BURST, left + (asyncio.get_running_loop().time() - when) * _PER_SECOND)
 
-    def _enter(self, key: Ref) -> None:
+    def _enter(self, key: Ref, *, again: bool = False) -> None:
         missing = 1.0 - self._allowance(key)
         if missing <= 0:
-            self._ready.put_nowait(key)
+            (self._news if self._begun and not again else self._rest)[key] = None
+            self._entered.release()
         else:
             self._throttled.add(key)
             asyncio.get_running_loop().call_later(missing / _PER_SECOND, self._release, key)
 
     def _release(self, key: Ref) -> None:
         self._throttled.discard(key)
-        self._ready.put_nowait(key)
+        self._news[key] = None
+        self._entered.release()
+
+    def _prefer(self, key: Ref) -> None:
+        """There is news about a key that waits already."""
+        if key in self._held:
+            del self._held[key]
+            self._enter(key)
+        elif self._begun and key in self._rest:
+            del self._rest[key]
+            self._news[key] = None
+
+    def _choose(self) -> Ref:
+        if self._rest and (not self._news or self._in_a_row >= _NEWS_IN_A_ROW):
+            self._in_a_row = 0
+            return self._rest.popitem(last=False)[0]
+        self._in_a_row = self._in_a_row + 1 if self._rest else 0
+        return self._news.popitem(last=False)[0]
+
+    def _again(self, key: Ref) -> None:
+        """It has failed, and its back-off is over."""
+        if key in self._dirty:
+            return
+        self._dirty.add(key)
+        if key not in self._processing:
+            self._held[key] = None
+
+    def _tries_left(self) -> float:
+        left, when = self._tries
+        return min(_TRIES_BURST, left + (asyncio.get_running_loop().time() - when) * _TRIES_PER_SECOND)
+
+    def _admit(self) -> None:
+        loop = asyncio.get_running_loop()
+        left = self._tries_left()
+        while self._held and left >= 1.0:
+            left -= 1.0
+            key, _ = self._held.popitem(last=False)
+            self._trying.add(key)
+            self._enter(key, again=True)
+        self._tries = (left, loop.time())
+        if self._admission is not None:
+            self._admission.cancel()
+            self._admission = None
+        if self._held:
+            self._admission = loop.call_later((1.0 - left) / _TRIES_PER_SECOND, self._admit)
 
     def _schedule(self, key: Ref, delay: float) -> None:
         due = asyncio.get_running_loop().time() + delay
@@ -151,5 +219,9 @@ class Queue:
             due, _, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:
                 del self._due[key]
-                self.add(key)
+                if key in self._failures:
+                    self._again(key)
+                else:
+                    self.add(key)
+        self._admit()
         self._arm()
