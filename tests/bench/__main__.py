@@ -19,15 +19,22 @@ from tests.cluster.process import ClusterError
 from tests.cluster.progress import say, step
 
 
-def _measure(lines: dict[str, Lines], wanted: Callable[[str], bool]) -> list[Figure]:
-    figures: list[Figure] = []
+def _measure(lines: dict[str, Lines], wanted: Callable[[str], bool], figures: list[Figure]) -> None:
     for name, line in lines.items():
         if wanted(name):
             with step(name):
                 for figure in line():
                     figures.append(figure)
                     say(f"    {figure.what}: {report.number(figure.middle)} {figure.unit}".rstrip())
-    return figures
+
+
+def _measure_all(size: Size, source: Path | None, wanted: Callable[[str], bool], figures: list[Figure]) -> None:
+    _measure(alone(size), wanted, figures)
+    if any(wanted(name) for name in NAMES if name not in alone(size)):
+        with contextlib.ExitStack() as stack:
+            with step("control plane with fsync, and one verified engine"):
+                rig = stack.enter_context(Rig(source))
+            _measure(with_cluster(rig, size), wanted, figures)
 
 
 def main() -> int:
@@ -50,23 +57,20 @@ def main() -> int:
     def wanted(name: str) -> bool:
         return any(name.startswith(prefix) for prefix in args.only) if args.only else name != ON_REQUEST
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is stopped, and what was measured is told
+    figures: list[Figure] = []
+    ended = 0
     try:
         if args.compare:
-            figures = compare(args.compare, size)
+            figures += compare(args.compare, size)
         else:
-            figures = _measure(alone(size), wanted)
-            if any(wanted(name) for name in NAMES if name not in alone(size)):
-                with contextlib.ExitStack() as stack:
-                    with step("control plane with fsync, and one verified engine"):
-                        rig = stack.enter_context(Rig(args.source))
-                    figures += _measure(with_cluster(rig, size), wanted)
+            _measure_all(size, args.source, wanted, figures)
     except ClusterError as error:
         say(f"bench: {error}")
-        return 1
+        ended = 1
     except KeyboardInterrupt:
-        say("bench: interrupted")
-        return 130
+        say("bench: interrupted; this is what was measured so far")
+        ended = 130
     print(report.table(figures, about))
     if args.json:
         args.json.write_text(report.document(figures, about))
@@ -74,6 +78,8 @@ def main() -> int:
         command = " ".join(["make bench", *(f"(only {name})" for name in args.only or ())])
         report.fill(args.markdown, report.markdown(figures, about, command))
     say(f"bench: done in {time.monotonic() - began:.0f} s")
+    if ended:
+        return ended
     return 0 if args.compare or all(figure.met is not False for figure in figures) else 3
 
 

@@ -61,6 +61,10 @@ def _errors(operator: OperatorProcess) -> float:
     return sum(value for name, value in operator.metrics().items() if name.startswith("trtllm_operator_reconcile_errors_total"))
 
 
+def _not_ready(operator: OperatorProcess) -> float:
+    return operator.metrics().get("trtllm_operator_resources{kind=LLMService,ready=False}", 0)
+
+
 def lines(rig: Rig, *, failing: int, repetitions: int) -> Iterator[Figure]:
     """The ratio of both p99, pair by pair."""
     first, second = (rig.prepare(_EACH * repetitions, letter=letter) for letter in "ac")
@@ -70,7 +74,7 @@ def lines(rig: Rig, *, failing: int, repetitions: int) -> Iterator[Figure]:
     rig.run(lambda bare: _refuse(bare, others))
     with rig.operator() as operator:
         rig.run(lambda bare: create(bare, others))
-        eventually(lambda: _errors(operator) >= failing, what="all others fail", seconds=300, every=0.5)
+        eventually(lambda: _not_ready(operator) >= failing, what="all others fail", seconds=300, every=0.5)
         errors, began = _errors(operator), time.monotonic()
         crowded = _rounds(rig, second, repetitions)
         rate = (_errors(operator) - errors) / (time.monotonic() - began)

@@ -25,18 +25,44 @@ async def test_a_key_is_in_it_once_and_in_order() -> None:
     assert [await _next(queue), await _next(queue)] == [A, B]
 
 
+async def _elsewhere(queue: Queue, key: Ref) -> None:
+    """It is added by a watch, which is a task of its own, and not by the pass that works on it."""
+
+    async def watch() -> None:
+        queue.add(key)
+
+    await asyncio.create_task(watch())
+
+
 async def test_a_key_that_comes_in_while_worked_on_is_worked_on_again_afterwards() -> None:
     queue = Queue()
     queue.add(A)
     assert await _next(queue) == A
-    queue.add(A)
+    await _elsewhere(queue, A)
     assert len(queue) == 0
     assert queue.busy == 1
+    queue.failed(A, at_least=100)
     queue.done(A)
     assert await _next(queue) == A
     queue.done(A)
     assert len(queue) == 0
     assert queue.busy == 0
+
+
+async def test_what_a_pass_writes_itself_is_looked_at_once_more_unless_it_fails() -> None:
+    queue = Queue()
+    queue.add(A)
+    assert await _next(queue) == A
+    queue.add(A)
+    queue.succeeded(A, None)
+    queue.done(A)
+    assert await _next(queue) == A
+    queue.add(A)
+    queue.failed(A, at_least=100)
+    queue.done(A)
+    assert (len(queue), queue.delayed) == (0, 1)
+    queue.add(A)
+    assert await _next(queue) == A, "news from elsewhere, before the back-off is over"
 
 
 async def test_due_keys_come_by_time_and_the_last_word_holds() -> None:
@@ -154,18 +180,16 @@ async def test_news_comes_before_what_is_tried_again() -> None:
     assert set(came) == {*news, *tried.keys}
 
 
-async def test_news_about_what_waits_to_be_tried_again_does_not_wait_with_it() -> None:
+async def test_news_about_what_has_failed_needs_no_allowance_and_does_not_overtake_the_others() -> None:
     tried = Tried(120)
     await tried.fail()
     queue, admitted, held = tried.queue, tried.keys[50], tried.keys[-1]
     assert admitted in queue._rest
     assert held in queue._held
-    for key in (held, admitted):
+    for key in (held, admitted, A):
         queue.add(key)
-    assert [await _next(queue), await _next(queue)] == [held, admitted]
-    for key in (held, admitted):
-        queue.done(key)
-    assert held not in queue._dirty, "once"
+    came = [await _next(queue) for _ in range(102)]
+    assert came == [A, *tried.keys[:100], held], "each once"
 
 
 async def test_tries_of_all_keys_share_an_allowance() -> None:

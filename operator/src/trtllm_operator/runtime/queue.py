@@ -3,9 +3,10 @@
 The rules are those of client-go's workqueue: a key that comes in while it is worked on is worked on again afterwards. One that comes in
 all the time is worked on once a second after a while, so that a storm of changes becomes few writes.
 
-What fails must not keep what is new waiting. So there are two lanes: news, and the rest, which is what is tried again and what was there
-before the work began; of nine passes the rest gets one, and all that news leaves. And tries of all keys share one allowance, as with
-client-go. Unlike there, a try that succeeds gives it back: when what they failed of is over, they come as fast as they can be made.
+What fails must not keep what is new waiting. So there are two lanes: news, and the rest, which is what has failed and what was there before
+the work began; of nine passes the rest gets one, and all that news leaves. And tries that nothing but the back-off asks for share one
+allowance of all keys, as with client-go. Unlike there, a try that succeeds gives it back: when what they failed of is over, they come as
+fast as they can be made.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Queue:
         self._in_a_row = 0
         self._begun = False
         self._dirty: set[Ref] = set()
-        self._processing: set[Ref] = set()
+        self._processing: dict[Ref, asyncio.Task[object] | None] = {}
+        self._echoes: set[Ref] = set()  # worked on, and changed by that work itself
         self._failures: dict[Ref, int] = {}
         self._throttled: set[Ref] = set()
         self._allowances: OrderedDict[Ref, tuple[float, float]] = OrderedDict()
@@ -74,13 +76,20 @@ class Queue:
         return len(self._due) + len(self._held)
 
     def add(self, key: Ref) -> None:
-        """Look at it as soon as a worker is free."""
+        """Look at it as soon as a worker is free.
+
+        What a pass itself has written about its key is news only if the pass succeeds: one that fails is tried again anyway, when its
+        back-off is over.
+        """
         if key in self._dirty:
             self._prefer(key)
-            return
-        self._dirty.add(key)
-        if key not in self._processing:
+        elif key not in self._processing:
+            self._dirty.add(key)
             self._enter(key)
+        elif self._processing[key] is asyncio.current_task():
+            self._echoes.add(key)
+        else:
+            self._dirty.add(key)
 
     async def get(self) -> Ref:
         """The next key; `done` must follow."""
@@ -88,7 +97,7 @@ class Queue:
         await self._entered.acquire()
         key = self._choose()
         self._dirty.discard(key)
-        self._processing.add(key)
+        self._processing[key] = asyncio.current_task()
         self._allowances[key] = (self._allowance(key) - 1.0, asyncio.get_running_loop().time())
         self._allowances.move_to_end(key)
         while len(self._allowances) > _REMEMBERED:
@@ -97,7 +106,10 @@ class Queue:
 
     def done(self, key: Ref) -> None:
         """The worker is done with it."""
-        self._processing.discard(key)
+        self._processing.pop(key, None)
+        if key in self._echoes:
+            self._echoes.discard(key)
+            self._dirty.add(key)
         if key in self._dirty:
             self._enter(key)
 
@@ -120,6 +132,7 @@ class Queue:
         happens would wait longest.
         """
         self._trying.discard(key)
+        self._echoes.discard(key)
         failures = self._failures.get(key, 0)
         pending = self._due.get(key, 0.0) - asyncio.get_running_loop().time()
         if failures and pending > at_least:
@@ -140,18 +153,20 @@ class Queue:
         left, when = self._allowances.get(key, (_BURST, 0.0))
         return min(_BURST, left + (asyncio.get_running_loop().time() - when) * _PER_SECOND)
 
-    def _enter(self, key: Ref, *, again: bool = False) -> None:
+    def _enter(self, key: Ref) -> None:
         missing = 1.0 - self._allowance(key)
         if missing <= 0:
-            (self._news if self._begun and not again else self._rest)[key] = None
-            self._entered.release()
+            self._line_up(key)
         else:
             self._throttled.add(key)
             asyncio.get_running_loop().call_later(missing / _PER_SECOND, self._release, key)
 
     def _release(self, key: Ref) -> None:
         self._throttled.discard(key)
-        self._news[key] = None
+        self._line_up(key)
+
+    def _line_up(self, key: Ref) -> None:
+        (self._news if self._begun and key not in self._failures else self._rest)[key] = None
         self._entered.release()
 
     def _prefer(self, key: Ref) -> None:
@@ -159,7 +174,7 @@ class Queue:
         if key in self._held:
             del self._held[key]
             self._enter(key)
-        elif self._begun and key in self._rest:
+        elif self._begun and key in self._rest and key not in self._failures:
             del self._rest[key]
             self._news[key] = None
 
@@ -189,7 +204,7 @@ class Queue:
             left -= 1.0
             key, _ = self._held.popitem(last=False)
             self._trying.add(key)
-            self._enter(key, again=True)
+            self._enter(key)
         self._tries = (left, loop.time())
         if self._admission is not None:
             self._admission.cancel()
