@@ -68,6 +68,10 @@ def post(control_plane: ControlPlane, path: str, bodies: Iterator[bytes]) -> Non
     connection.close()
 
 
+DEEP = (60, 950, 1010, 1500, 9500)
+"""Levels: more than options may have, about as many as each of our parsers takes, and far more."""
+
+
 def deep(namespace: str, name: str, levels: int) -> bytes:
     """A service whose options have so many levels."""
     nested = '{"a":[' * (levels // 2) + "1" + "]}" * (levels // 2)
@@ -77,13 +81,13 @@ def deep(namespace: str, name: str, levels: int) -> bytes:
 def poisoned(api: Api, control_plane: ControlPlane, namespace: str) -> dict[str, str]:
     """Resources that the API server takes and nobody can serve: name -> word of what their user is told."""
     path = BY_KIND["LLMService"].path(namespace)
-    bodies = [deep(namespace, f"deep-{levels}", levels) for levels in (60, 1500, 9500)]
+    bodies = [deep(namespace, f"deep-{levels}", levels) for levels in DEEP]
     bodies.append(json.dumps(service("wide", namespace, serve={"options": {"x": list(range(150_000))}})).encode())
     post(control_plane, path, iter(bodies))
     for number in range(3):
         limits = {"requests": {"memory": "8Gi"}, "limits": {"memory": "1Gi"}}
         api.create(engine(f"refused-{number}", namespace, jobs={"fetch": {"resources": limits}}))
-    return {"deep-60": "levels", "deep-1500": "levels", "deep-9500": "levels", "wide": "bytes"}
+    return {**{f"deep-{levels}": "levels" for levels in DEEP}, "wide": "bytes"}
 
 
 def test_poisoned_resources_and_a_hundred_good_ones(
