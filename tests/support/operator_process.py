@@ -104,9 +104,9 @@ class OperatorProcess:
         return samples
 
     def idle(self) -> bool:
-        """Nothing waits and nothing runs (what is due later may)."""
+        """Nothing waits and nothing runs (what is due later may). Not so where it does not answer in time."""
         found = self.metrics()
-        return found["trtllm_operator_queue_depth{state=waiting}"] == 0 and found["trtllm_operator_queue_depth{state=running}"] == 0
+        return all(found.get(f"trtllm_operator_queue_depth{{state={state}}}") == 0 for state in ("waiting", "running"))
 
     def _get(self, port: int, path: str) -> tuple[int, str]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

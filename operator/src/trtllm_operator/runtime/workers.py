@@ -83,3 +83,4 @@ class Workers:
                     self._idle.set()
                 self._queue.done(key)
                 self._report(key.kind, time.monotonic() - started, problem)
+            await asyncio.sleep(0)  # a pass that had nothing to ask for never waited: the Lease, the watches and the probes want a turn
