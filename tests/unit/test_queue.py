@@ -110,13 +110,6 @@ async def test_the_server_may_ask_for_more_patience() -> None:
     assert queue.failed(A, at_least=7) == 7
 
 
-async def test_forgotten_keys_are_not_due() -> None:
-    queue = Queue()
-    queue.failed(A)
-    queue.forget(A)
-    assert queue.delayed == 0
-
-
 async def test_a_storm_about_one_key_is_few_passes_and_keeps_no_other_waiting() -> None:
     queue = Queue()
     passes = 0

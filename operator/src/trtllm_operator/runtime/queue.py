@@ -143,11 +143,6 @@ class Queue:
         self._schedule(key, delay)
         return delay
 
-    def forget(self, key: Ref) -> None:
-        """The root is gone."""
-        self._failures.pop(key, None)
-        self._due.pop(key, None)
-
     def _allowance(self, key: Ref) -> float:
         """Passes that the key may have right now."""
         left, when = self._allowances.get(key, (_BURST, 0.0))
