@@ -19,6 +19,7 @@ WORKERS = 8
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 
 
 class BareError(Exception):

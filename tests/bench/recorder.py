@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from tests.bench.bare import MERGE
 from tests.cluster.controlplane import ControlPlane
 from tests.support.faultproxy_loop import LoopThread
 from tests.support.journal import Target, target_of
@@ -45,7 +46,15 @@ class Request:
             event = json.loads(self.body)
             return ("events", event["regarding"]["uid"], event["reason"], event["note"])
         manager = parse_qs(urlsplit(self.path).query).get("fieldManager", [""])[0]
-        return (target.resource, target.namespace, target.name, manager)
+        return (target.resource, target.namespace, target.name, manager, *(str(owner["uid"]) for owner in self.owners or ()))
+
+    @property
+    def owners(self) -> list[dict[str, Any]] | None:
+        """All owners of a shared object, where that is what is written: those who join at the same time are one write."""
+        if self.target.resource != "llmenginebuilds" or self.content_type != MERGE:
+            return None
+        found: list[dict[str, Any]] = json.loads(self.body)["metadata"]["ownerReferences"]
+        return found
 
 
 class Recorder:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.bare import Bare, spread
+from tests.bench.bare import JSON_PATCH, Bare, spread
 from tests.bench.population import Group, Population, manifest
 from tests.bench.recorder import Request
 from trtllm_operator.kube.resources import BY_KIND
@@ -28,12 +28,23 @@ class Score:
     """Writes by the name of the service that they are for."""
 
     def __init__(self, population: Population, writes: Iterable[Request]) -> None:
-        """`writes` are those that the operator sent while `population` settled. Refused ones are left out: they made nothing."""
+        """`writes` are those that the operator sent while `population` settled. Refused ones are left out: they made nothing.
+
+        Services that joined the owners of their build in one write join one by one here.
+        """
         self._recorded = population
         self._of: defaultdict[str, list[Write]] = defaultdict(list)
         names = {uid: name for name, uid in population.uids.items()}
         self.left_out = 0
+        joined: set[str] = set()
         for write in writes:
+            if write.owners is not None and write.status < 400:
+                for owner in write.owners:
+                    if owner["uid"] in names and owner["uid"] not in joined:
+                        joined.add(owner["uid"])
+                        append = [{"op": "add", "path": "/metadata/ownerReferences/-", "value": owner}]
+                        self._of[names[owner["uid"]]].append(Write(write.method, write.path, json.dumps(append), JSON_PATCH))
+                continue
             name = next((names[uid] for uid in _uids(write) if uid in names), None)
             if name is None or write.status >= 400:
                 self.left_out += 1

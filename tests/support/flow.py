@@ -8,7 +8,7 @@ from typing import Any
 
 from trtllm_operator.decide import build as build_decision
 from trtllm_operator.decide import engine as engine_decision
-from trtllm_operator.decide.decision import Decision
+from trtllm_operator.decide.decision import Decision, Entry
 from trtllm_operator.decide.input import BuildInput, EngineInput, Hints
 from trtllm_operator.desired.config import Config
 
@@ -89,6 +89,8 @@ class World:
             decision = self.decide(obj)
             for apply in decision.apply:
                 self._apply(apply.obj, create_only=apply.create_only, manager=apply.manager)
+            for entry in decision.leave:
+                self._leave(entry)
             for gone in decision.delete:
                 self.writes.append(f"delete {gone.kind}/{gone.name}")
                 self.objects.pop((gone.kind, gone.name), None)
@@ -121,6 +123,14 @@ class World:
         if changed != there:
             self.objects[key] = changed
             self.writes.append(f"apply {key[0]}/{key[1]}")
+
+    def _leave(self, entry: Entry) -> None:
+        there = self.objects[entry.obj["kind"], entry.obj["metadata"]["name"]]
+        assert there["metadata"]["uid"] == entry.obj["metadata"]["uid"]
+        kept = [ref for ref in there["metadata"]["ownerReferences"] if ref["uid"] != entry.owner["uid"]]
+        if kept != there["metadata"]["ownerReferences"]:
+            there["metadata"]["ownerReferences"] = kept
+            self.writes.append(f"leave {entry.obj['kind']}/{entry.obj['metadata']['name']}")
 
     def settle(self, limit: int = 30) -> None:
         """Pass until nothing is written any more."""

@@ -232,7 +232,7 @@ def test_changed_option_builds_anew_and_keeps_the_old_artifact_until_the_new_one
 
 
 def test_a_build_that_others_own_is_left_by_its_uid() -> None:
-    """One that was deleted meanwhile must not come back, ownerless, by an apply that was meant to leave it: with a uid that is refused."""
+    """One that was deleted and made again meanwhile is another, which this engine may want."""
     world = World(engine_object("one", uid="e1"), engine_object("two", uid="e2"))
     world.settle()
     for _ in range(2):
@@ -242,9 +242,9 @@ def test_a_build_that_others_own_is_left_by_its_uid() -> None:
     engine = world.objects["LLMEngine", "one"]
     engine["spec"]["build"] = {"maxBatchSize": 8}
     engine["metadata"]["generation"] = 2
-    leaving = [apply for apply in world.decide(engine).apply if apply.leaves == "e1"]
-    assert [apply.obj["metadata"]["name"] for apply in leaving] == [shared["metadata"]["name"]]
-    assert leaving[0].obj["metadata"]["uid"] == shared["metadata"]["uid"]
+    [leaving] = world.decide(engine).leave
+    assert [leaving.obj["metadata"][key] for key in ("name", "uid")] == [shared["metadata"][key] for key in ("name", "uid")]
+    assert leaving.owner["uid"] == "e1"
 
 
 def test_refused_change_keeps_what_is_built() -> None:

@@ -203,9 +203,9 @@ def test_applies_carry_hash_and_owner() -> None:
     for apply in world.decide().apply:
         assert isinstance(apply, Apply)
         metadata = apply.obj["metadata"]
-        if apply.manager == "trtllm-operator":  # an owner's entry on a build is not an object of ours
-            assert metadata["annotations"]["trtllm.dev/desired-hash"]
-            assert metadata["labels"]["app.kubernetes.io/managed-by"] == "trtllm-operator"
+        assert apply.manager == "trtllm-operator"
+        assert metadata["annotations"]["trtllm.dev/desired-hash"]
+        assert metadata["labels"]["app.kubernetes.io/managed-by"] == "trtllm-operator"
         owner = metadata["ownerReferences"][0]
-        assert owner["controller"] is (apply.obj["kind"] != "LLMEngineBuild")
+        assert owner["controller"] is True
         assert "blockOwnerDeletion" not in owner

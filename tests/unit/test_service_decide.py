@@ -117,9 +117,10 @@ def test_what_answers_is_kept_alive_through_several_rollouts() -> None:
 
 
 def test_a_build_that_is_deleted_meanwhile_is_not_made_again() -> None:
-    """An apply with the uid of a deleted object is refused; one without would make an empty build that nobody fills."""
-    applies = [apply.obj["metadata"] for apply in World().decide().apply if apply.obj["kind"] == "LLMEngineBuild"]
-    assert [metadata["uid"] for metadata in applies] == ["uid-llama-0a1b2c3d4e"]
+    """A service joins that very build; an apply would make an empty one that nobody fills."""
+    decision = World().decide()
+    assert [entry.obj["metadata"]["uid"] for entry in decision.join] == ["uid-llama-0a1b2c3d4e"]
+    assert "LLMEngineBuild" not in {apply.obj["kind"] for apply in decision.apply}
 
 
 def test_last_owner_deletes_a_build_that_nobody_serves() -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trtllm_operator.decide import service as service_decision
-from trtllm_operator.decide.decision import Apply, Decision
+from trtllm_operator.decide.decision import Apply, Decision, Entry
 from trtllm_operator.decide.input import Hints, ServiceInput
 from trtllm_operator.desired import names
 from trtllm_operator.desired.config import Config
@@ -167,8 +168,12 @@ class World:
         """One pass; True where anything was written."""
         before = len(self.log)
         decision = self.decide()
+        for entry in decision.join:
+            self._own(entry, [entry.owner])
         for apply in decision.apply:
             self._apply(apply)
+        for entry in decision.leave:
+            self._own(entry, [])
         for gone in decision.delete:
             self.log.append(f"delete {gone.kind}/{gone.name}")
             self.objects.pop((gone.kind, gone.name), None)
@@ -204,7 +209,7 @@ class World:
     def _apply(self, apply: Apply) -> None:
         desired = json.loads(json.dumps(apply.obj))
         kind, name = desired["kind"], desired["metadata"]["name"]
-        observed = self.builds.get(name) if kind == "LLMEngineBuild" else self.objects.get((kind, name))
+        observed = self.objects.get((kind, name))
         if observed is None:
             assert "uid" not in desired["metadata"], "an apply with the uid of a missing object is refused"
             self.serial += 1
@@ -217,9 +222,6 @@ class World:
             self.log.append(f"create {kind}/{name}")
             return
         assert desired["metadata"].get("uid", observed["metadata"]["uid"]) == observed["metadata"]["uid"]
-        if kind == "LLMEngineBuild":
-            self._apply_owners(apply, desired, observed)
-            return
         if _as_desired(apply, desired, observed):
             return
         metadata = {**observed["metadata"], **desired["metadata"]}
@@ -247,15 +249,15 @@ class World:
         self.replicas_owners -= {manager}
         return observed
 
-    def _apply_owners(self, apply: Apply, desired: Json, observed: Json) -> None:
-        assert desired.get("spec", observed["spec"]) == observed["spec"], "the spec of a build is immutable"
-        mine = apply.manager.removeprefix("trtllm-operator-owner-")
-        assert mine == UID
-        others = [ref for ref in observed["metadata"]["ownerReferences"] if ref["uid"] != mine]
-        references = [*others, *desired["metadata"]["ownerReferences"]]
+    def _own(self, entry: Entry, mine: list[Mapping[str, Any]]) -> None:
+        name = entry.obj["metadata"]["name"]
+        observed = self.builds[name]
+        assert entry.obj["metadata"]["uid"] == observed["metadata"]["uid"]
+        assert entry.owner["uid"] == UID
+        references = [*(ref for ref in observed["metadata"]["ownerReferences"] if ref["uid"] != UID), *map(dict, mine)]
         if references != observed["metadata"]["ownerReferences"]:
             observed["metadata"]["ownerReferences"] = references
-            self.log.append(f"apply LLMEngineBuild/{desired['metadata']['name']}")
+            self.log.append(f"owners of LLMEngineBuild/{name}")
 
     def scale(self, replicas: int) -> None:
         """The autoscaler, or somebody with kubectl, sets the number by the scale subresource."""

@@ -1,4 +1,4 @@
-"""What a decision says. `runtime.reconcile` carries it out in this order: apply, delete, status, events."""
+"""What a decision says. `runtime.reconcile` carries it out in this order: join, apply, leave, delete, status, events."""
 
 from __future__ import annotations
 
@@ -19,8 +19,16 @@ class Apply:
     obj: Mapping[str, Any]
     manager: str = MANAGER
     create_only: bool = False
-    leaves: str | None = None
-    """uid of an owner that goes: sent exactly while the observed object still has its entry, by that owner's field manager."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One owner's entry among the owners of an object that it shares with others."""
+
+    obj: Mapping[str, Any]
+    """The shared object as observed. Its name and uid count: a successor of the same name is another object."""
+    owner: Mapping[str, Any]
+    """The owner's reference, as `desired.owners.owner_reference` makes it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,11 @@ class Decision:
 
     status: Mapping[str, Any] | None = None
     """The whole status as it should be; None: leave it. Written only where it differs from what is there."""
+    join: tuple[Entry, ...] = ()
+    """Objects to be among the owners of, before anything that needs them is made."""
     apply: tuple[Apply, ...] = ()
+    leave: tuple[Entry, ...] = ()
+    """Objects of which others are owners, too, and this resource shall not be any longer."""
     delete: tuple[Delete, ...] = ()
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None

@@ -11,7 +11,7 @@ from trtllm_operator.api.llmengine import LLMEngineSpec, LLMEngineStatus, ModelF
 from trtllm_operator.decide import conditions, plan, stages
 from trtllm_operator.decide.build import first_error, read_status
 from trtllm_operator.decide.conditions import Condition
-from trtllm_operator.decide.decision import Apply, Decision, Delete
+from trtllm_operator.decide.decision import Apply, Decision, Delete, Entry
 from trtllm_operator.decide.input import EngineInput, Obj
 from trtllm_operator.decide.podstate import Problem, problem
 from trtllm_operator.desired import enginebuild, names
@@ -44,6 +44,7 @@ class _Pass:
         self.namespace, self.name, self.uid = metadata["namespace"], metadata["name"], metadata["uid"]
         self.generation = int(metadata.get("generation", 0))
         self.apply: list[Apply] = []
+        self.leave: list[Entry] = []
         self.delete: list[Delete] = []
         self.stages: dict[str, Stage] = {}
         self.status: dict[str, Any] = {}
@@ -232,10 +233,7 @@ class _Pass:
             if self.uid not in owners or name in keep or "deletionTimestamp" in build["metadata"]:
                 continue
             if without(owners, self.uid):
-                leaving = enginebuild.build_object(self.namespace, name, build["spec"], [])
-                # Of that very build: one that was deleted meanwhile must not come back, without an owner, by our leaving it.
-                leaving["metadata"]["uid"] = build["metadata"]["uid"]
-                self.apply.append(Apply(leaving, names.owner_manager(self.uid), leaves=self.uid))
+                self.leave.append(Entry(build, owner_reference(self.inp.engine, controller=False)))
             else:
                 self.delete.append(_deletion(build))
 
@@ -291,6 +289,7 @@ class _Pass:
         return Decision(
             status=self.status,
             apply=tuple(self.apply),
+            leave=tuple(self.leave),
             delete=tuple(self.delete),
             events=conditions.transitions(every, observed),
             requeue_after=self.requeue_after,

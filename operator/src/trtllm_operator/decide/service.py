@@ -55,7 +55,9 @@ def decide(given: ServiceInput) -> Decision:
     status, events = _status(view, known, pods)
     return Decision(
         status=status,
-        apply=(*serving_children.keep_builds(given, served), *applies, *leave),
+        join=tuple(serving_children.keep_builds(given, served)),
+        apply=tuple(applies),
+        leave=tuple(leave),
         delete=(*serving_children.deletes(given, spec, pods, complete=now.complete), *gone),
         events=events,
     )

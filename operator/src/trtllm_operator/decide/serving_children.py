@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtllm_operator.api.llmservice import LLMServiceSpec
-from trtllm_operator.decide.decision import Apply, Delete
+from trtllm_operator.decide.decision import Apply, Delete, Entry
 from trtllm_operator.decide.input import Obj, ServiceInput
 from trtllm_operator.decide.serving_replicas import Replicas
 from trtllm_operator.decide.serving_target import Target
@@ -86,30 +86,26 @@ def _options_of(pod: Mapping[str, Any]) -> str | None:
     return next((volume["configMap"].get("name") for volume in volumes if volume.get("name") == "options" and "configMap" in volume), None)
 
 
-def keep_builds(given: ServiceInput, served: Iterable[Target]) -> list[Apply]:
-    """Our entry among the owners of what is served, so that the garbage collector leaves it: one field manager for each owner.
-
-    With the uid of the build, so that one that was deleted meanwhile is not made again.
-    """
-    uid = given.service["metadata"]["uid"]
+def keep_builds(given: ServiceInput, served: Iterable[Target]) -> list[Entry]:
+    """Our entry among the owners of what is served, so that the garbage collector leaves it."""
     owner = owner_reference(given.service, controller=False)
     builds = {target.name: target.build for target in served}
-    return [Apply(_build(build, [owner]), names.owner_manager(uid)) for _, build in sorted(builds.items())]
+    return [Entry(build, owner) for _, build in sorted(builds.items())]
 
 
-def release_builds(given: ServiceInput, served: Iterable[Target]) -> tuple[list[Apply], list[Delete]]:
+def release_builds(given: ServiceInput, served: Iterable[Target]) -> tuple[list[Entry], list[Delete]]:
     """Leave builds that nothing of ours serves. The last owner deletes; others only take their entry away."""
     uid = given.service["metadata"]["uid"]
     running = {(pod["metadata"].get("labels") or {}).get(names.BUILD) for pod in given.pods}
     keep = {target.name for target in served}
-    leave: list[Apply] = []
+    leave: list[Entry] = []
     gone: list[Delete] = []
     for name, build in sorted(given.builds.items()):
         owners = owner_uids(build)
         if uid not in owners or name in keep or names.label_value(name) in running or "deletionTimestamp" in build["metadata"]:
             continue
         if without(owners, uid):
-            leave.append(Apply(_build(build, []), names.owner_manager(uid), leaves=uid))
+            leave.append(Entry(build, owner_reference(given.service, controller=False)))
         else:
             metadata = build["metadata"]
             gone.append(_deletion(build, metadata.get("resourceVersion")))
@@ -128,16 +124,6 @@ def pending(wanted: Iterable[Apply], given: ServiceInput) -> list[str]:
         if observed.get(names.DESIRED_HASH) != apply.obj["metadata"]["annotations"][names.DESIRED_HASH]:
             late.append(f"{kind} {name}")
     return late
-
-
-def _build(build: Obj, owners: list[dict[str, Any]]) -> dict[str, Any]:
-    """Our entry among the owners, and nothing else: what the build is made of belongs to the engines, and hundreds of services may share it."""
-    metadata = build["metadata"]
-    return {
-        "apiVersion": build["apiVersion"],
-        "kind": build["kind"],
-        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"], "ownerReferences": owners},
-    }
 
 
 def _deletion(obj: Obj, resource_version: str | None = None) -> Delete:

@@ -70,7 +70,7 @@ def key(spec: LLMEngineBuildSpec) -> str:
 
 
 def build_object(namespace: str, name: str, spec: Mapping[str, Any], owners: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The object as one of its owners applies it: `owners` holds that owner's reference, or nothing when it leaves."""
+    """The object as one of the engines that want it applies it: `owners` holds that engine's reference."""
     return with_hash(
         {
             "apiVersion": API_VERSION,

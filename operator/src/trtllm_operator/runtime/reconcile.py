@@ -6,23 +6,24 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from trtllm_operator.api.reasons import remedy_of
-from trtllm_operator.decide.decision import Decision, Event
+from trtllm_operator.decide.decision import Apply, Decision, Entry, Event
 from trtllm_operator.decide.input import BuildInput, EngineInput, ServiceInput
 from trtllm_operator.kube.errors import ApiError, ConflictError, InvalidError, NotFoundError, RefusedError, TransientError, WebhookDownError
 from trtllm_operator.kube.events import EventPoster
 from trtllm_operator.observe.gather import Gatherer
-from trtllm_operator.observe.refs import BUILD, ENGINE, SERVICE, Obj, Ref, nested, uid_of, version_of
+from trtllm_operator.observe.refs import BUILD, ENGINE, SERVICE, Obj, Ref, nested, ref_of, uid_of, version_of
 from trtllm_operator.observe.store import Store
-from trtllm_operator.runtime.confirm import Confirmation, OutdatedError, sources
+from trtllm_operator.runtime.confirm import Confirm, Confirmation, OutdatedError, sources
+from trtllm_operator.runtime.owners import LeavingError
 from trtllm_operator.runtime.refusal import CONFLICT, INTERNAL, REFUSED, refused_status, same_status
-from trtllm_operator.runtime.writer import LeavingError, NameTakenError, Writer
+from trtllm_operator.runtime.writer import NameTakenError, Writer
 
 _log = logging.getLogger(__name__)
 
@@ -140,11 +141,9 @@ class Reconciler:
         again = decision.requeue_after
         wrote = False
         try:
-            for wanted in decision.apply:
+            for write in self._writes(key, decision, confirm):
                 try:
-                    if (taken := self._foreign.get(key, {}).get(_ref_of(wanted.obj))) is not None:
-                        raise NameTakenError(taken)
-                    wrote |= await self._writer.apply(wanted, confirm)
+                    wrote |= await write()
                 except LeavingError as error:
                     _log.debug("%s: %s", key, error)
                     again = min(again or _LEAVING_SECONDS, _LEAVING_SECONDS)
@@ -172,6 +171,23 @@ class Reconciler:
         if key in self._foreign:
             again = min(again or _FOREIGN_SECONDS, _FOREIGN_SECONDS)
         return Outcome(again_after=again)
+
+    def _writes(self, key: Ref, decision: Decision, confirm: Confirm) -> Iterator[Callable[[], Awaitable[bool]]]:
+        """Everything but deletions, in its order."""
+        owners, taken = self._writer.owners, self._foreign.get(key, {})
+
+        async def leave(entry: Entry) -> bool:
+            await confirm()
+            return await owners.leave(entry)
+
+        async def apply(wanted: Apply) -> bool:
+            if (other := taken.get(ref_of(wanted.obj))) is not None:
+                raise NameTakenError(other)
+            return await self._writer.apply(wanted, confirm)
+
+        yield from (partial(owners.join, entry) for entry in decision.join)
+        yield from (partial(apply, wanted) for wanted in decision.apply)
+        yield from (partial(leave, entry) for entry in decision.leave)
 
     def _after(self, key: Ref, root: Obj, now: datetime) -> tuple[Obj, Decision] | None:
         """What would be decided with this pass's own writes in view: its status saves the one that the next pass would write over."""
@@ -270,7 +286,3 @@ class Reconciler:
         while len(self._said) > _REMEMBERED:
             self._said.popitem(last=False)
         _log.log(level, "%s: %s", key, text, exc_info=error if level == logging.WARNING else None)
-
-
-def _ref_of(obj: Obj) -> Ref:
-    return Ref(obj["kind"], obj["metadata"].get("namespace") or "", obj["metadata"]["name"])

@@ -18,6 +18,7 @@ from trtllm_operator.kube.resources import resource_of
 from trtllm_operator.observe.refs import ROOTS, Obj, Ref, controller_of, labels_of, nested, owners_of, ref_of, uid_of, version_of
 from trtllm_operator.runtime.confirm import Confirm, Confirmation, refresh, sure
 from trtllm_operator.runtime.intake import Intake
+from trtllm_operator.runtime.owners import LeavingError, Owners
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 4096
@@ -37,10 +38,6 @@ class NameTakenError(Exception):
         self.ref = ref
 
 
-class LeavingError(Exception):
-    """An object of the wanted name is on its way out; it can be made again when it is gone."""
-
-
 class Writer:
     """Carries out parts of decisions."""
 
@@ -49,6 +46,7 @@ class Writer:
         self._client = client
         self._intake = intake
         self._idle = idle
+        self.owners = Owners(client, intake, idle)
         self._settled: OrderedDict[tuple[Ref, str], tuple[int, str]] = OrderedDict()
 
     async def apply(self, wanted: Apply, confirm: Confirm = sure) -> bool:
@@ -61,8 +59,6 @@ class Writer:
         obj = _prepared(wanted)
         ref = ref_of(obj)
         observed = self._intake.store.get(ref)
-        if wanted.leaves is not None and (observed is None or all(owner.get("uid") != wanted.leaves for owner in owners_of(observed))):
-            return False
         if observed is None:
             observed = await self._create(obj, wanted.manager)
             if observed is None:
@@ -70,9 +66,9 @@ class Writer:
         self._check(obj, observed)
         if wanted.create_only:
             return await self._claim_again(obj, observed, confirm)
-        if wanted.leaves is None and self._as_desired(ref, obj, observed, wanted.manager):
+        if self._as_desired(ref, obj, observed, wanted.manager):
             return False
-        if wanted.leaves is not None or ref.kind not in ROOTS:
+        if ref.kind not in ROOTS:
             await confirm()  # not for one more owner of a build, which takes nothing from anybody
         answer = await kube.apply(self._client, obj, manager=wanted.manager)
         if version_of(answer) == version_of(observed):
