@@ -55,7 +55,7 @@ def main() -> int:
     size, began, about = SMALL if args.small else Size(), time.monotonic(), machine.description()
 
     def wanted(name: str) -> bool:
-        return any(name.startswith(prefix) for prefix in args.only) if args.only else name != ON_REQUEST
+        return any(name.startswith(prefix) for prefix in args.only) if args.only else name not in ON_REQUEST
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is stopped, and what was measured is told
     figures: list[Figure] = []

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tests.bench.goals import Figure, ratio
 from tests.bench.line_restart import restart
-from tests.bench.line_settle import Settled, settle
+from tests.bench.line_settle import settle
 from tests.bench.plan import Size
-from tests.bench.rig import REPOSITORY, Rig
+from tests.bench.rig import REPOSITORY, Rig, Settled
 from tests.cluster.process import ClusterError
 from tests.cluster.progress import say
 

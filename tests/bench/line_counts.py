@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from tests.bench import line_restart
 from tests.bench.bare import JSON, MERGE, Bare, spread
 from tests.bench.goals import Figure
 from tests.bench.line_restart import verified
 from tests.bench.population import Group, Population, check, create
 from tests.bench.recorder import Request, by_resource, repeated
+from tests.bench.replay import Score
 from tests.bench.rig import Rig
 from tests.support.operator_process import OperatorProcess
 from tests.support.waiting import nothing_for
@@ -26,8 +28,8 @@ def minimum(writes: list[Request]) -> int:
     return len(once)
 
 
-def lines(rig: Rig, count: int, idle_seconds: float) -> Iterator[Figure]:
-    """All counts, of one population."""
+def lines(rig: Rig, count: int, idle_seconds: float, restarts: int = 0) -> Iterator[Figure]:
+    """All counts, of one population; and as it is there, so many restarts of `line_restart`."""
     population = rig.prepare(count)
     with rig.operator(ELECTION, recorded=True) as operator:
         mark = rig.recorder.mark()
@@ -36,6 +38,7 @@ def lines(rig: Rig, count: int, idle_seconds: float) -> Iterator[Figure]:
         rig.quiet(operator)
         rig.run(lambda bare: check(bare, population))
         writes = rig.recorder.writes(mark)
+        rig.scores[count] = Score(population, writes)
         details = {"writes": by_resource(writes), "more than once": repeated(writes), "refused": sum(w.status >= 400 for w in writes)}
         yield Figure(LINE, "API writes per resource until settled / minimum", (len(writes) / minimum(writes),), goal=1.0, details=details)
         yield Figure(LINE, "API writes per resource until settled", (len(writes) / count,), details={"minimum": minimum(writes) / count})
@@ -49,6 +52,8 @@ def lines(rig: Rig, count: int, idle_seconds: float) -> Iterator[Figure]:
         reads = rig.recorder.reads(mark)
     yield Figure(LINE, f"writes at restart with nothing changed, {count} resources", (len(writes),), goal=0, details=by_resource(writes))
     yield Figure(LINE, f"reads at restart but for lists and watches, {count} resources", (len(reads),), details=by_resource(reads))
+    if restarts:
+        yield line_restart.compare(rig, population, restarts)
     rig.clear(population)
 
 

@@ -116,7 +116,6 @@ class _Bench:
             about = {"recipe": "HFCheckpoint", "build": "bench", "key": "bench", "ranks": 1, "facts": {}}
             self.stage("publish", checkpoint=str(model / "files"), directory=str(model), **about)
         shutil.rmtree(model)
-        self.measured.again.append(self._killed(self.root / "killed"))
 
     def _bare_client(self) -> list[Path]:
         """As many files at once as the stage program, until all are on the disk."""
@@ -131,8 +130,9 @@ class _Bench:
         with ThreadPoolExecutor(download.STREAMS) as pool:
             return list(pool.map(one, self.shards))
 
-    def _killed(self, directory: Path) -> float:
-        """Percent of the checkpoint that is sent again after SIGKILL half-way."""
+    def killed(self) -> None:
+        """How many percent of the checkpoint are sent again after SIGKILL half-way."""
+        directory = self.root / "killed"
         before = self._ask("sent")
         process = self.start("fetch", **self.fetch(directory))
         while files.tree_bytes(directory) < self.total // 2:
@@ -143,7 +143,7 @@ class _Bench:
         process.wait()
         self.stage("fetch", **self.fetch(directory))
         shutil.rmtree(directory)
-        return 100 * float(self._ask("sent") - before - self.total) / self.total
+        self.measured.again.append(100 * float(self._ask("sent") - before - self.total) / self.total)
 
 
 def lines(total: int, repetitions: int) -> Iterator[Figure]:
@@ -158,6 +158,7 @@ def lines(total: int, repetitions: int) -> Iterator[Figure]:
         for number in range(repetitions):
             bench.repetition()
             say(f"    {number + 1} of {repetitions}: fetch {bench.measured.seconds['fetch'][-1]:.0f} s")
+        bench.killed()
     yield from _figures(bench.measured, bench.total)
 
 

@@ -1,4 +1,4 @@
-"""From the create of a service to its first child, as an independent watch sees it, beside the create itself."""
+"""From the create of a service to its first child, as an independent watch sees it, beside the create itself. See `line_growth` for bursts."""
 
 from __future__ import annotations
 
@@ -9,30 +9,23 @@ from tests.bench.load import reaction
 from tests.bench.rig import Rig
 
 LINE = "reaction"
-IDLE_GOAL, BURST_GOAL = 5.0, 20.0
+GOAL = 5.0
 _PER_SECOND = 10.0
 
 
-def lines(rig: Rig, *, idle: int, burst: int, repetitions: int) -> Iterator[Figure]:
-    """Ten a second, and all at once."""
-    for what, count, rate, goal in (
-        (f"idle ({_PER_SECOND:.0f} a second)", idle, _PER_SECOND, IDLE_GOAL),
-        (f"under a burst of {burst}", burst, None, BURST_GOAL),
-    ):
-        ratios, created, reacted = [], [], []
-        for _ in range(repetitions):
-            population = rig.prepare(count)
-            with rig.operator() as operator:
-                found = reaction(rig, population, rate)
-                rig.quiet(operator)
-            rig.clear(population)
-            created.append(percentile(found.created, 99))
-            reacted.append(percentile(found.reacted, 99))
-            ratios.append(reacted[-1] / created[-1])
-        yield Figure(
-            LINE,
-            f"p99 create -> first child / p99 of the same creates, {what}",
-            tuple(ratios),
-            goal=goal,
-            details={"created_p99_seconds": created, "reacted_p99_seconds": reacted, "samples": count},
-        )
+def lines(rig: Rig, *, samples: int, repetitions: int) -> Iterator[Figure]:
+    """Ten a second, so many in a row, on an operator that has nothing else to do."""
+    population = rig.prepare(samples * repetitions)
+    items, rounds = population.names, []
+    with rig.operator() as operator:
+        for number in range(repetitions):
+            rounds.append(reaction(rig, population, _PER_SECOND, items[number * samples : (number + 1) * samples]))
+            rig.quiet(operator)
+    rig.clear(population)
+    details = {
+        "created_p99_seconds": [percentile(found.created, 99) for found in rounds],
+        "reacted_p99_seconds": [percentile(found.reacted, 99) for found in rounds],
+        "samples": samples,
+    }
+    what = f"p99 create -> first child / p99 of the same creates, idle ({_PER_SECOND:.0f} a second)"
+    yield Figure(LINE, what, tuple(found.ratio for found in rounds), goal=GOAL, details=details)

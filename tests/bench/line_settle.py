@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import machine
@@ -12,28 +11,13 @@ from tests.bench.goals import Figure, ratio
 from tests.bench.population import Population, check, create
 from tests.bench.recorder import by_resource, repeated
 from tests.bench.replay import Score
-from tests.bench.rig import Rig
+from tests.bench.rig import Rig, Settled
 from tests.cluster.progress import say
 from tests.support.operator_process import OperatorProcess
 
 GOAL = 1.3
 DEPLOYMENTS_GOAL = 4.0
 PEERS = "NIM 26.3 to 28.0 s, vLLM production-stack 9.6 s (2 cores, etcd without fsync; other children: see their operators)"
-
-
-@dataclass(frozen=True)
-class Settled:
-    """One run. Seconds from the first request of the users."""
-
-    seconds: float
-    deployments: float
-    """Until the last Deployment was there."""
-    cpu: float
-    """CPU seconds of the operator."""
-    rss: float
-    """MB in the end."""
-    passes: float
-    """Passes over all resources."""
 
 
 def settle(rig: Rig, population: Population, source: Path | None = None, *, recorded: bool = False) -> Settled:
@@ -81,7 +65,7 @@ def floor(rig: Rig, score: Score, count: int) -> float:
 
 def lines(rig: Rig, count: int, repetitions: int) -> Iterator[Figure]:
     """The ratio, and for 300 services the time until all Deployments exist."""
-    score = record(rig, count)
+    score = rig.scores.get(count) or record(rig, count)
     ours: list[Settled] = []
     bare: list[float] = []
     for number in range(1, repetitions + 1):
@@ -90,6 +74,7 @@ def lines(rig: Rig, count: int, repetitions: int) -> Iterator[Figure]:
         rig.clear(population)
         bare.append(floor(rig, score, count))
         say(f"    {number} of {repetitions}: operator {ours[-1].seconds:.2f} s (CPU {ours[-1].cpu:.2f} s), bare client {bare[-1]:.2f} s")
+    rig.settled[count] = ours
     yield ratio(
         f"settle-{count}",
         f"{count} services applied until settled / a bare client that writes the same",

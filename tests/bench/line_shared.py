@@ -11,11 +11,15 @@ from tests.bench.rig import Rig
 
 
 def lines(rig: Rig, count: int) -> Iterator[Figure]:
-    """All on one engine, and as in all other lines."""
-    seconds = []
-    for per_engine in (count, SERVICES_PER_ENGINE):
+    """All on one engine, beside as in all other lines."""
+
+    def seconds(per_engine: int) -> float:
         population = rig.prepare(count, per_engine)
-        seconds.append(settle(rig, population).seconds)
+        settled = settle(rig, population)
         rig.clear(population)
+        return settled.seconds
+
+    known = [run.seconds for run in rig.settled.get(count, ())] or [seconds(SERVICES_PER_ENGINE)]
+    shared = seconds(count)
     what = f"{count} services of one engine until settled / of engines with {SERVICES_PER_ENGINE} services each"
-    yield Figure("shared", what, (seconds[0] / seconds[1],), details={"seconds": seconds})
+    yield Figure("shared", what, tuple(shared / other for other in known), details={"shared": shared, "others": known})

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.bench.bare import Bare
+from tests.bench.goals import percentile
 from tests.bench.population import Group, Population, manifest
 from tests.bench.rig import Rig
+from tests.bench.witness import MADE
 from tests.support.waiting import eventually
 from trtllm_operator.kube.resources import BY_KIND
 
@@ -20,10 +22,17 @@ _LEAD_SECONDS = 0.2
 class Reaction:
     """Seconds from the intended start, by service in the same order."""
 
+    began: float
+    """The first intended start, on the monotonic clock."""
     created: list[float]
     """Until the create was answered."""
     reacted: list[float]
     """Until an independent watch saw the first child."""
+
+    @property
+    def ratio(self) -> float:
+        """p99 of the reactions by p99 of the creates themselves."""
+        return percentile(self.reacted, 99) / percentile(self.created, 99)
 
 
 async def _send(bare: Bare, items: Sequence[tuple[Group, str]], per_second: float | None) -> tuple[list[float], list[float]]:
@@ -45,12 +54,13 @@ async def _send(bare: Bare, items: Sequence[tuple[Group, str]], per_second: floa
 def reaction(rig: Rig, population: Population, per_second: float | None, items: Sequence[tuple[Group, str]] | None = None) -> Reaction:
     """Create services (all of the population, or some) and wait for the first child of each. An operator must be running."""
     chosen = population.names if items is None else items
-    rig.witness.begin("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", owners=True)
+    rig.witness.begin("LLMService", *MADE, owners=True)
     intended, ended = rig.run(lambda bare: _send(bare, chosen, per_second))
     names = [name for _, name in chosen]
     eventually(lambda: rig.witness.has_children(names), what="each service has a child", seconds=600, every=0.5)
     first = rig.witness.seen().first
     return Reaction(
+        intended[0],
         [end - start for start, end in zip(intended, ended, strict=True)],
         [first[name] - start for start, (_, name) in zip(intended, chosen, strict=True)],
     )

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -16,6 +17,7 @@ from tests.bench import engines, machine
 from tests.bench.bare import Bare
 from tests.bench.population import SERVICES_PER_ENGINE, Population, clear, prepare
 from tests.bench.recorder import Recorder
+from tests.bench.replay import Score
 from tests.bench.witness import Witness
 from tests.cluster.controlplane import ControlPlane
 from tests.support.api import Api
@@ -28,11 +30,30 @@ SHIPPED = ("-m", "trtllm_operator", "run")
 REPOSITORY = Path(__file__).parents[2]
 
 
+@dataclass(frozen=True)
+class Settled:
+    """A population that an operator has settled. Seconds from the first request of the users."""
+
+    seconds: float
+    deployments: float
+    """Until the last Deployment was there."""
+    cpu: float
+    """CPU seconds of the operator."""
+    rss: float
+    """MB in the end."""
+    passes: float
+    """Passes over all resources."""
+
+
 class Rig:
     """A context manager. `source` is the operator's code; by default that of this checkout."""
 
     def __init__(self, source: Path | None = None) -> None:
         self.source = source
+        self.scores: dict[int, Score] = {}
+        """By number of services: what the operator writes for them, where a line has recorded it."""
+        self.settled: dict[int, list[Settled]] = {}
+        """By number of services: runs of other lines, which need not be measured again."""
         self._number = 0
 
     def __enter__(self) -> Self:

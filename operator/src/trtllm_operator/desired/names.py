@@ -118,7 +118,7 @@ def options_name(service: str, digest_: str) -> str:
 
 
 def owner_manager(uid: str) -> str:
-    """Field manager of one owner's entry among the owners of a shared object.
+    """Field manager of one owner that applies a shared object with its own entry among the owners.
 
     With one manager for all, the second owner's apply would remove the first's entry.
     """
