@@ -100,6 +100,19 @@ async def test_what_is_made_needs_no_confirmation() -> None:
     assert server.asked == ["PATCH deployments/s"]
 
 
+async def test_what_is_made_again_is_confirmed_by_its_root() -> None:
+    """A child that went may have gone with its root, whose watch is behind."""
+    known = {**root(), "status": {"observedGeneration": 1}}
+    server = Server(known)
+    await _pass(server, known)
+    assert server.asked == ["GET llmservices/s", "PATCH deployments/s"]
+    server = Server()
+    outcome, store = await _pass(server, known)
+    assert server.asked == ["GET llmservices/s"]
+    assert outcome == Outcome()
+    assert store.get(ref_of(root())) is None
+
+
 async def test_a_settled_resource_reads_and_writes_nothing() -> None:
     server = Server(root(), _seen(child(1), "6"))
     await _pass(server, root(), _seen(child(1), "6"))

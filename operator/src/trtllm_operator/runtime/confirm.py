@@ -2,7 +2,8 @@
 
 Watches and lists may be behind, each for itself: after a restart on an API server that lags, or where the watch of a child is ahead of
 its root's. A decision from an older root would undo what was made since. Reading a root by name is answered from etcd, not from a
-cache, so one such read in a pass that has something to undo is enough; a pass that only makes things, or does nothing, needs none.
+cache, so one such read in a pass that has something to undo is enough; a pass that does nothing, or makes things for a root that is new,
+needs none. What a root that was looked at before is missing may have gone with it: there the root alone is read.
 """
 
 from __future__ import annotations

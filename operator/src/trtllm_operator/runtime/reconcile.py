@@ -20,7 +20,7 @@ from trtllm_operator.kube.events import EventPoster
 from trtllm_operator.observe.gather import Gatherer
 from trtllm_operator.observe.refs import BUILD, ENGINE, SERVICE, Obj, Ref, nested, ref_of, uid_of, version_of
 from trtllm_operator.observe.store import Store
-from trtllm_operator.runtime.confirm import Confirm, Confirmation, OutdatedError, sources
+from trtllm_operator.runtime.confirm import Confirm, Confirmation, OutdatedError, sources, sure
 from trtllm_operator.runtime.owners import LeavingError
 from trtllm_operator.runtime.refusal import CONFLICT, INTERNAL, REFUSED, refused_status, same_status
 from trtllm_operator.runtime.writer import NameTakenError, Writer
@@ -138,10 +138,12 @@ class Reconciler:
             )
             return await self._refuse(key, root, None, _Refusal(INTERNAL, what), now)
         confirm = partial(confirmation.of, goes_by)
+        new = nested(root, "status", "observedGeneration") is None
+        confirm_new = sure if new else partial(confirmation.of, (root,))
         again = decision.requeue_after
         wrote = False
         try:
-            for write in self._writes(key, decision, confirm):
+            for write in self._writes(key, decision, confirm, confirm_new):
                 try:
                     wrote |= await write()
                 except LeavingError as error:
@@ -172,7 +174,7 @@ class Reconciler:
             again = min(again or _FOREIGN_SECONDS, _FOREIGN_SECONDS)
         return Outcome(again_after=again)
 
-    def _writes(self, key: Ref, decision: Decision, confirm: Confirm) -> Iterator[Callable[[], Awaitable[bool]]]:
+    def _writes(self, key: Ref, decision: Decision, confirm: Confirm, confirm_new: Confirm) -> Iterator[Callable[[], Awaitable[bool]]]:
         """Everything but deletions, in its order."""
         owners, taken = self._writer.owners, self._foreign.get(key, {})
 
@@ -183,7 +185,7 @@ class Reconciler:
         async def apply(wanted: Apply) -> bool:
             if (other := taken.get(ref_of(wanted.obj))) is not None:
                 raise NameTakenError(other)
-            return await self._writer.apply(wanted, confirm)
+            return await self._writer.apply(wanted, confirm, confirm_new)
 
         yield from (partial(owners.join, entry) for entry in decision.join)
         yield from (partial(apply, wanted) for wanted in decision.apply)

@@ -49,17 +49,20 @@ class Writer:
         self.owners = Owners(client, intake, idle)
         self._settled: OrderedDict[tuple[Ref, str], tuple[int, str]] = OrderedDict()
 
-    async def apply(self, wanted: Apply, confirm: Confirm = sure) -> bool:
-        """Make one object as it should be; whether that took a write. `confirm` is called before an object that exists is changed.
+    async def apply(self, wanted: Apply, confirm: Confirm = sure, confirm_new: Confirm = sure) -> bool:
+        """Make one object as it should be; whether that took a write.
+
+        `confirm` is called before an object that exists is changed, `confirm_new` before one is made.
 
         Raises:
-            NameTakenError: it exists and is not ours. LeavingError: it is being deleted. OutdatedError: of `confirm`.
+            NameTakenError: it exists and is not ours. LeavingError: it is being deleted. OutdatedError: of either.
             ApiError: as `kube.apply.apply`.
         """
         obj = _prepared(wanted)
         ref = ref_of(obj)
         observed = self._intake.store.get(ref)
         if observed is None:
+            await confirm_new()
             observed = await self._create(obj, wanted.manager)
             if observed is None:
                 return True
