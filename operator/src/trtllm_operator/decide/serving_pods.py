@@ -12,7 +12,7 @@ from typing import Any
 
 from trtllm_operator.api.reasons import retry_of
 from trtllm_operator.decide.input import Hints, Obj
-from trtllm_operator.decide.podstate import Problem, pod_problem, problem
+from trtllm_operator.decide.podstate import Problem, memory_limit, pod_problem, problem
 from trtllm_operator.decide.rollout import alive
 from trtllm_operator.desired.deployment import template_hash
 
@@ -81,7 +81,7 @@ def _why_ended(pod: Obj, container: Mapping[str, Any], ended: Mapping[str, Any])
     tired = int(container.get("restartCount", 0)) >= _PATIENCE
     what = f"container {container.get('name')} of pod {pod['metadata']['name']}"
     if ended.get("reason") == "OOMKilled":
-        limit = _memory_limit(pod, container.get("name"))
+        limit = memory_limit(pod, container.get("name"))
         said = f"{what} was killed at its memory limit{f' of {limit}' if limit else ''}"
         return Problem("HostOutOfMemory", f"{said}. Raise placement.resources.limits.memory of the LLMService.", tired)
     for pattern, reason, remedy in _TEXTS:
@@ -97,9 +97,3 @@ def _line(text: str, position: int) -> str:
     """The line of the log around a position."""
     start, end = text.rfind("\n", 0, position) + 1, text.find("\n", position)
     return text[start : end if end >= 0 else len(text)].strip().rstrip(".")[:512]
-
-
-def _memory_limit(pod: Obj, name: Any) -> str | None:
-    containers = (pod.get("spec") or {}).get("containers", ())
-    limits: list[Any] = [c.get("resources", {}).get("limits", {}).get("memory") for c in containers if c.get("name") == name]
-    return str(limits[0]) if limits and limits[0] is not None else None
