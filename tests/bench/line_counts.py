@@ -23,7 +23,10 @@ ELECTION = {"LEADER_ELECTION": "true", "POD_NAMESPACE": "default", "POD_NAME": "
 
 
 def minimum(writes: list[Request]) -> int:
-    """How many would have been enough: each object once, each status once, and one Event about each resource."""
+    """How many would have been enough: each object once, each status once, one Event about each resource.
+
+    Of a build's owners each list that is another one counts: services come one after another, and each must be among them before it has pods.
+    """
     once = {write.what[:2] if write.target.resource == "events" else write.what for write in writes}
     return len(once)
 

@@ -11,7 +11,7 @@ import pytest
 from trtllm_operator.decide.decision import Entry
 from trtllm_operator.kube.errors import ConflictError, ForbiddenError, TransientError, classify
 from trtllm_operator.observe import index
-from trtllm_operator.observe.refs import Ref, owners_of
+from trtllm_operator.observe.refs import owners_of
 from trtllm_operator.observe.store import Store
 from trtllm_operator.runtime.confirm import OutdatedError
 from trtllm_operator.runtime.freshness import Freshness
@@ -19,11 +19,9 @@ from trtllm_operator.runtime.intake import Intake
 from trtllm_operator.runtime.owners import LeavingError, Owners
 from trtllm_operator.runtime.queue import Queue
 
-REF = Ref("LLMEngineBuild", "ns", "b")
 
-
-def owner(name: str, kind: str = "LLMService") -> dict[str, Any]:
-    return {"apiVersion": "trtllm.dev/v1alpha1", "kind": kind, "name": name, "uid": f"uid-{name}", "controller": False}
+def owner(name: str) -> dict[str, Any]:
+    return {"apiVersion": "trtllm.dev/v1alpha1", "kind": "LLMService", "name": name, "uid": f"uid-{name}", "controller": False}
 
 
 def build(*owners: str, version: str = "1", **metadata: Any) -> dict[str, Any]:
