@@ -25,11 +25,11 @@ async def test_a_key_is_in_it_once_and_in_order() -> None:
     assert [await _next(queue), await _next(queue)] == [A, B]
 
 
-async def _elsewhere(queue: Queue, key: Ref) -> None:
+async def _elsewhere(queue: Queue, key: Ref, cause: object = None) -> None:
     """It is added by a watch, which is a task of its own, and not by the pass that works on it."""
 
     async def watch() -> None:
-        queue.add(key)
+        queue.add(key, cause)
 
     await asyncio.create_task(watch())
 
@@ -63,6 +63,48 @@ async def test_what_a_pass_writes_itself_is_looked_at_once_more_unless_it_fails(
     assert (len(queue), queue.delayed) == (0, 1)
     queue.add(A)
     assert await _next(queue) == A, "news from elsewhere, before the back-off is over"
+
+
+async def test_what_a_pass_writes_itself_is_its_own_also_where_the_watch_is_faster_than_the_answer() -> None:
+    queue = Queue()
+    for causes, news in (({"mine": True}, False), ({"mine": True, "another's": False}, True), ({"another's": False}, True)):
+        queue.add(A)
+        assert await _next(queue) == A
+        for cause, own in causes.items():
+            await _elsewhere(queue, A, cause)
+            if own:
+                queue.own(cause)
+        queue.failed(A, at_least=100)
+        queue.done(A)
+        assert len(queue) == news, causes
+        if news:
+            assert await _next(queue) == A
+            queue.done(A)
+    queue.add(A)
+    assert await _next(queue) == A
+    await _elsewhere(queue, A, "mine")
+    queue.own("mine")
+    queue.succeeded(A, None)
+    queue.done(A)
+    assert len(queue) == 1, "and is looked at once more if it succeeds"
+
+
+async def test_what_the_pass_of_another_has_written_is_news() -> None:
+    queue = Queue()
+    queue.add(A)
+    assert await _next(queue) == A
+    queue.add(B)
+
+    async def other() -> None:
+        assert await _next(queue) == B
+        await _elsewhere(queue, A, "of B")
+        queue.own("of B")
+        queue.done(B)
+
+    await asyncio.create_task(other())
+    queue.failed(A, at_least=100)
+    queue.done(A)
+    assert await _next(queue) == A
 
 
 async def test_due_keys_come_by_time_and_the_last_word_holds() -> None:
@@ -176,7 +218,7 @@ async def test_news_comes_before_what_is_tried_again() -> None:
 async def test_news_about_what_has_failed_needs_no_allowance_and_does_not_overtake_the_others() -> None:
     tried = Tried(120)
     await tried.fail()
-    queue, admitted, held = tried.queue, tried.keys[50], tried.keys[-1]
+    queue, admitted, held = tried.queue, tried.keys[10], tried.keys[-1]
     assert admitted in queue._rest
     assert held in queue._held
     ahead = list(queue._rest)
@@ -190,14 +232,31 @@ async def test_tries_of_all_keys_share_an_allowance() -> None:
     tried, began = Tried(300), asyncio.get_running_loop().time()
     await tried.fail()
     queue = tried.queue
-    assert len(queue) >= 100
+    assert len(queue) == 20
     assert queue.delayed == 300 - len(queue)
-    for _ in range(110):
+    for _ in range(30):
         key = await _next(queue)
         queue.failed(key, at_least=100)
         queue.done(key)
     assert asyncio.get_running_loop().time() - began > 0.9, "ten a second after the burst"
     assert queue.delayed == 300 - len(queue)
+
+
+async def test_tries_do_not_pile_up_while_news_keeps_the_workers_busy() -> None:
+    tried, clock = Tried(300), asyncio.get_running_loop().time
+    await tried.fail()
+    queue, news, began = tried.queue, 0, clock()
+    while clock() - began < 1:
+        queue.add(Ref("LLMService", "ns", f"new-{news}"))
+        news += 1
+        key = await _next(queue)
+        if key in tried.keys:
+            queue.failed(key, at_least=100)
+        else:
+            queue.succeeded(key, None)
+        queue.done(key)
+        await asyncio.sleep(0.1)
+    assert len(queue) <= 21, "else they would all be made in a row when there is no news any more"
 
 
 async def test_when_they_succeed_again_nothing_keeps_them_back() -> None:

@@ -11,7 +11,7 @@ import pytest
 from trtllm_operator.decide.decision import Entry
 from trtllm_operator.kube.errors import ConflictError, ForbiddenError, TransientError, classify
 from trtllm_operator.observe import index
-from trtllm_operator.observe.refs import owners_of
+from trtllm_operator.observe.refs import Ref, owners_of
 from trtllm_operator.observe.store import Store
 from trtllm_operator.runtime.confirm import OutdatedError
 from trtllm_operator.runtime.freshness import Freshness
@@ -78,8 +78,9 @@ class World:
         if (seen := known or there) is not None:
             self.store.put(seen)
         self.idle = 0
+        self.queue = Queue()
         client: Any = self.server
-        self.owners = Owners(client, Intake(self.store, Queue(), Freshness()), self._idle)
+        self.owners = Owners(client, Intake(self.store, self.queue, Freshness()), self._idle)
 
     def _idle(self) -> None:
         self.idle += 1
@@ -179,3 +180,26 @@ async def test_what_is_being_deleted_is_waited_for() -> None:
     world = World(build("e", deletionTimestamp="2026-01-01T00:00:00Z"))
     with pytest.raises(LeavingError):
         await world.owners.join(world.entry("a"))
+
+
+async def test_that_a_pass_has_joined_is_no_news_to_it_whoever_wrote() -> None:
+    world = World(build("e"))
+    world.server.open.clear()
+
+    async def fail(name: str) -> None:
+        """A pass that joins, and fails of something else."""
+        key = await world.queue.get()
+        await world.owners.join(world.entry(name))
+        world.queue.failed(key, at_least=100)
+        world.queue.done(key)
+
+    names = ("a", "b", "c")
+    for name in names:
+        world.queue.add(Ref("LLMService", "ns", name))
+    passes = [asyncio.create_task(fail(name)) for name in names]
+    await asyncio.sleep(0)
+    world.server.open.set()
+    await asyncio.gather(*passes)
+    assert sorted(world.server.names) == [*names, "e"]
+    waiting = [await world.queue.get() for _ in range(len(world.queue))]
+    assert [key.kind for key in waiting] == ["LLMEngineBuild"], "to the build it is news"

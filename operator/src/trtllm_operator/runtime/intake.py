@@ -37,9 +37,11 @@ class Intake:
             _log.exception("an event was not understood and is left to the next list")
 
     def wrote(self, obj: dict[str, Any]) -> None:
-        """The answer to a write of ours: known at once, and due from the watch."""
+        """The answer to a write of ours: known at once, and due from the watch, or told by it already."""
         watched = obj["kind"] in ROOTS or labels_of(obj).get(MANAGED_BY) == MANAGER
-        if self._take(_prepare(obj)) and watched:
+        if not self._take(_prepare(obj)):
+            self._queue.own(_cause(obj))
+        elif watched:
             self._freshness.await_watch(obj)
 
     def read(self, obj: dict[str, Any]) -> None:
@@ -88,7 +90,12 @@ class Intake:
 
     def _enqueue(self, obj: Obj, before: Obj | None) -> None:
         for key in roots_of(self.store, obj, before):
-            self._queue.add(key)
+            self._queue.add(key, _cause(obj))
+
+
+def _cause(obj: Obj) -> tuple[Ref, int]:
+    """One state of one object."""
+    return ref_of(obj), version_of(obj)
 
 
 def _prepare(obj: dict[str, Any]) -> Obj:

@@ -36,6 +36,7 @@ class _Batch:
 
     changes: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    answer: dict[str, Any] | None = None
     error: Exception | None = None
 
 
@@ -81,6 +82,8 @@ class Owners:
             await batch.over.wait()
             if batch.error is not None:
                 raise batch.error
+            if batch.answer is not None:
+                self._intake.wrote(batch.answer)  # by this pass as well, to which it is no news then
         return True
 
     async def _send(self, key: tuple[Ref, str], batch: _Batch, entry: Entry) -> None:
@@ -89,7 +92,7 @@ class Owners:
             if (before := self._sending.get(key)) is not None:
                 await before.over.wait()
             self._sending[key] = self._waiting.pop(key)
-            await self._write(entry, batch.changes)
+            batch.answer = await self._write(entry, batch.changes)
         except Exception as error:
             batch.error = error
             raise
@@ -102,12 +105,13 @@ class Owners:
                     del batches[key]
             batch.over.set()
 
-    async def _write(self, entry: Entry, changes: Mapping[str, Mapping[str, Any] | None]) -> None:
+    async def _write(self, entry: Entry, changes: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any] | None:
+        """The answer; None where others have made the changes meanwhile."""
         for rest in reversed(range(_TRIES)):
             known = self._known(entry)
             owners = _owners(known, changes)
             if owners is None:
-                return
+                return None
             try:
                 answer = await kube.patch_metadata(self._client, known, {"ownerReferences": owners})
             except ConflictError:
@@ -123,7 +127,8 @@ class Owners:
                 if version_of(answer) == version_of(known):
                     self._idle()
                 self._intake.wrote(answer)
-                return
+                return answer
+        return None
 
     def _known(self, entry: Entry) -> Obj:
         """The newest that is known of it. Raises OutdatedError, LeavingError."""

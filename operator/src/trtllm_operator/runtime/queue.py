@@ -6,7 +6,8 @@ all the time is worked on once a second after a while, so that a storm of change
 What fails must not keep what is new waiting. So there are two lanes: news, and the rest, which is what has failed and what was there before
 the work began; of nine passes the rest gets one, and all that news leaves. And tries that nothing but the back-off asks for share one
 allowance of all keys, as with client-go. Unlike there, a try that succeeds gives it back: when what they failed of is over, they come as
-fast as they can be made.
+fast as they can be made. And no more of them wait for a worker than may come in a row: else those that news keeps back would pile up, and
+all come in a row when there is a moment without news.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import heapq
 import itertools
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from trtllm_operator.observe.refs import Ref
 
@@ -24,8 +25,8 @@ _FIRST_SECONDS = 0.25
 _LONGEST_SECONDS = 300.0
 _BURST = 50.0  # passes of one key in a row; then one a second
 _PER_SECOND = 1.0
-_TRIES_BURST = 100.0  # of all keys together, as in client-go's DefaultTypedControllerRateLimiter
-_TRIES_PER_SECOND = 10.0
+_TRIES_PER_SECOND = 10.0  # of all keys together, as in client-go's DefaultTypedControllerRateLimiter
+_TRIES_BURST = 20.0  # twice what WORKERS is unless set; there it is 100, but what succeeds does not give its share back
 _NEWS_IN_A_ROW = 8
 _REMEMBERED = 4096
 _JITTER = 0.25  # of the delay, either way, so that what failed together does not come back together
@@ -46,14 +47,15 @@ class Queue:
         self._entered = asyncio.Semaphore(0)  # as many as there are keys in both
         self._in_a_row = 0
         self._begun = False
-        self._dirty: set[Ref] = set()
+        self._dirty: set[Ref] = set()  # waits, or will be tried again as soon as it may
         self._processing: dict[Ref, asyncio.Task[object] | None] = {}
+        self._meanwhile: dict[Ref, set[Hashable]] = {}  # worked on, and what has happened about it since that began
         self._echoes: set[Ref] = set()  # worked on, and changed by that work itself
         self._failures: dict[Ref, int] = {}
         self._throttled: set[Ref] = set()
         self._allowances: OrderedDict[Ref, tuple[float, float]] = OrderedDict()
         self._held: OrderedDict[Ref, None] = OrderedDict()  # to be tried again as soon as the allowance of all lets them
-        self._trying: set[Ref] = set()
+        self._trying: set[Ref] = set()  # admitted, and not over yet
         self._tries = (_TRIES_BURST, 0.0)
         self._admission: asyncio.TimerHandle | None = None
         self._due: dict[Ref, float] = {}
@@ -75,21 +77,29 @@ class Queue:
         """Keys that are due later, or that wait until so many may be tried again."""
         return len(self._due) + len(self._held)
 
-    def add(self, key: Ref) -> None:
-        """Look at it as soon as a worker is free.
+    def add(self, key: Ref, cause: Hashable = None) -> None:
+        """Look at it as soon as a worker is free. `cause` names what has happened, for `own`.
 
         What a pass itself has written about its key is news only if the pass succeeds: one that fails is tried again anyway, when its
         back-off is over.
         """
-        if key in self._dirty:
+        if key in self._processing:
+            if self._processing[key] is asyncio.current_task():
+                self._echoes.add(key)
+            else:
+                self._meanwhile.setdefault(key, set()).add(cause)
+        elif key in self._dirty:
             self._prefer(key)
-        elif key not in self._processing:
-            self._dirty.add(key)
-            self._enter(key)
-        elif self._processing[key] is asyncio.current_task():
-            self._echoes.add(key)
         else:
             self._dirty.add(key)
+            self._enter(key)
+
+    def own(self, cause: Hashable) -> None:
+        """What the pass of this task has written, where a watch told of it before the answer came."""
+        task = asyncio.current_task()
+        for key in [key for key, worker in self._processing.items() if worker is task and cause in self._meanwhile.get(key, ())]:
+            self._echoes.add(key)
+            self._meanwhile[key].discard(cause)
 
     async def get(self) -> Ref:
         """The next key; `done` must follow."""
@@ -107,11 +117,10 @@ class Queue:
     def done(self, key: Ref) -> None:
         """The worker is done with it."""
         self._processing.pop(key, None)
-        if key in self._echoes:
-            self._echoes.discard(key)
+        if self._meanwhile.pop(key, None) or key in self._echoes:
             self._dirty.add(key)
-        if key in self._dirty:
             self._enter(key)
+        self._echoes.discard(key)
 
     def succeeded(self, key: Ref, again_after: float | None) -> None:
         """Forget its failures; look again after so many seconds, or only when something happens."""
@@ -131,7 +140,9 @@ class Queue:
         A pass between two tries, because something happened, neither puts the next try off nor counts: else a resource about which much
         happens would wait longest.
         """
-        self._trying.discard(key)
+        if key in self._trying:
+            self._trying.discard(key)
+            self._admit()
         self._echoes.discard(key)
         failures = self._failures.get(key, 0)
         pending = self._due.get(key, 0.0) - asyncio.get_running_loop().time()
@@ -182,10 +193,10 @@ class Queue:
 
     def _again(self, key: Ref) -> None:
         """It has failed, and its back-off is over."""
-        if key in self._dirty:
-            return
-        self._dirty.add(key)
-        if key not in self._processing:
+        if key in self._processing:
+            self._meanwhile.setdefault(key, set()).add(None)
+        elif key not in self._dirty:
+            self._dirty.add(key)
             self._held[key] = None
 
     def _tries_left(self) -> float:
@@ -195,7 +206,7 @@ class Queue:
     def _admit(self) -> None:
         loop = asyncio.get_running_loop()
         left = self._tries_left()
-        while self._held and left >= 1.0:
+        while self._held and left >= 1.0 and len(self._trying) < _TRIES_BURST:
             left -= 1.0
             key, _ = self._held.popitem(last=False)
             self._trying.add(key)
@@ -204,7 +215,7 @@ class Queue:
         if self._admission is not None:
             self._admission.cancel()
             self._admission = None
-        if self._held:
+        if self._held and left < 1.0:
             self._admission = loop.call_later((1.0 - left) / _TRIES_PER_SECOND, self._admit)
 
     def _schedule(self, key: Ref, delay: float) -> None:
