@@ -67,7 +67,7 @@ class Case:
     def __enter__(self) -> Self:
         plane = self.ground.control_plane
         self.directory.mkdir(parents=True)
-        self.api.namespace(self.namespace)
+        self.api.with_account(self.api.namespace(self.namespace))
         self.journal = Journal(self.directory / "journal.jsonl")
         with ExitStack() as stack:
             stack.callback(self.journal.close)

@@ -14,7 +14,6 @@ from tests.support.api import Api
 from tests.support.audit import Audit
 from tests.support.kubelet_standin import KubeletStandIn
 from tests.support.operator_process import REAL, OperatorProcess, crd_directory
-from tests.support.waiting import eventually
 
 STUB = ("-m", "tests.support.stub_operator")
 _numbers = itertools.count(1)
@@ -53,14 +52,8 @@ def api(control_plane: ControlPlane) -> Iterator[Api]:
 
 @pytest.fixture
 def namespace(api: Api) -> str:
-    """A namespace of the test's own; its operator watches nothing else.
-
-    With its service account: until that is there no pod is admitted, and the Job controller waits ever longer between its tries.
-    """
-    name = api.namespace(f"loop-{next(_numbers)}")
-    accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
-    eventually(lambda: api.request("GET", accounts)["items"], what="the namespace's service account", seconds=60)
-    return name
+    """A namespace of the test's own; its operator watches nothing else."""
+    return api.with_account(api.namespace(f"loop-{next(_numbers)}"))
 
 
 @pytest.fixture

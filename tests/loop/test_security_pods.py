@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.support.api import Api, ApiRefusedError
-from tests.support.waiting import eventually
 from tests.unit.test_injection_rendering import pod_templates
 from tests.unit.test_injection_schema import SCHEMAS, values
 from tests.unit.test_manifests import built
@@ -63,9 +62,7 @@ def restricted(api: Api) -> Iterator[str]:
     api.request("POST", "/apis/node.k8s.io/v1/runtimeclasses", runtime)
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "trtllm-operator", "namespace": name}}
     api.request("POST", f"/api/v1/namespaces/{name}/serviceaccounts", account)
-    accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
-    eventually(lambda: len(api.request("GET", accounts)["items"]) > 1, what="the default service account")
-    yield name
+    yield api.with_account(name)
     for path in ("/apis/scheduling.k8s.io/v1/priorityclasses/generated", "/apis/node.k8s.io/v1/runtimeclasses/generated"):
         api.request("DELETE", path)
     api.request("DELETE", f"/api/v1/namespaces/{name}")

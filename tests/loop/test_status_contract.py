@@ -69,7 +69,7 @@ class Toured:
 
 @pytest.fixture(scope="module")
 def tour(api: Api, control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toured]:
-    namespace = api.namespace(NAMESPACE)
+    namespace = api.with_account(api.namespace(NAMESPACE))
     eventually(lambda: _served(api), what="the CRDs' paths served")
     operator = OperatorProcess(control_plane.kubeconfig, tmp_path_factory.mktemp("contract"), WATCH_NAMESPACE=namespace, READ_NODES="true")
     try:

@@ -127,6 +127,20 @@ class Api:
         self.request("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         return name
 
+    def with_account(self, namespace: str) -> str:
+        """Wait until a namespace has its default service account; needs the controller that makes it. Returns the namespace.
+
+        Until then no pod is admitted, and the Job controller waits ever longer between its tries.
+        """
+        from tests.support.waiting import eventually  # noqa: PLC0415 - waiting is of no use to the rest of this file
+
+        def there() -> bool:
+            accounts = self.request("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts")["items"]
+            return any(account["metadata"]["name"] == "default" for account in accounts)
+
+        eventually(there, what=f"the service account of namespace {namespace}", seconds=60)
+        return namespace
+
     def install_crds(self, directory: Path) -> None:
         """Apply every CRD of a directory and wait until they are served."""
         from tests.support.waiting import eventually  # noqa: PLC0415 - waiting is of no use to the rest of this file
