@@ -40,11 +40,15 @@ def lines(rig: Rig, count: int, idle_seconds: float, restarts: int = 0) -> Itera
         rig.run(lambda bare: create(bare, population))
         rig.quiet(operator)
         rig.run(lambda bare: check(bare, population))
-        writes = rig.recorder.writes(mark)
+        writes, reads = rig.recorder.writes(mark), rig.recorder.reads(mark)
+        reads = [read for read in reads if read.target.resource != "leases"]
         rig.scores[count] = Score(population, writes)
         details = {"writes": by_resource(writes), "more than once": repeated(writes), "refused": sum(w.status >= 400 for w in writes)}
         yield Figure(LINE, "API writes per resource until settled / minimum", (len(writes) / minimum(writes),), goal=1.0, details=details)
         yield Figure(LINE, "API writes per resource until settled", (len(writes) / count,), details={"minimum": minimum(writes) / count})
+        yield Figure(
+            LINE, "reads per resource until settled (without watches and lists)", (len(reads) / count,), goal=0, details=by_resource(reads)
+        )
         yield from _idle(rig, count, idle_seconds)
         yield _irrelevant(rig, operator, population)
     mark = rig.recorder.mark()

@@ -26,6 +26,7 @@ def _of(figures: dict[str, Figure], beginning: str) -> Figure:
     "beginning",
     [
         "API writes per resource until settled / minimum",
+        "reads per resource until settled",
         "writes and reads per minute when idle",
         "writes after irrelevant changes",
         "writes at restart with nothing changed",

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from trtllm_operator.api.common import UNSEEN_GENERATION
 from trtllm_operator.decide.decision import Apply, Decision, Delete
 from trtllm_operator.decide.input import BuildInput, EngineInput, ServiceInput
 from trtllm_operator.desired import names
@@ -37,6 +38,7 @@ def root(version: str = "5", replicas: int = 1, kind: str = "LLMService", name: 
         "kind": kind,
         "metadata": {"name": name, "namespace": "ns", "uid": "u", "resourceVersion": version, "generation": replicas, **metadata},
         "spec": {"engineRef": {"name": "e"}, "replicas": replicas},
+        "status": {"observedGeneration": UNSEEN_GENERATION},
     }
 
 

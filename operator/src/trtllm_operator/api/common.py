@@ -25,6 +25,8 @@ from trtllm_operator.api.base import (
 GROUP = "trtllm.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+UNSEEN_GENERATION = -1
+"""`status.observedGeneration` before the operator's first visit, by the schema's default."""
 
 
 class LocalRef(Model):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from trtllm_operator.api import llmengine, llmenginebuild, llmservice
+from trtllm_operator.api.common import UNSEEN_GENERATION
 
 Obj = Mapping[str, Any]
 
@@ -70,6 +71,11 @@ def ready_status(obj: Obj) -> str:
         if isinstance(condition, Mapping) and condition.get("type") == "Ready":
             return str(condition.get("status"))
     return "Unknown"
+
+
+def is_new(root: Obj) -> bool:
+    """Whether the operator has written no status yet."""
+    return nested(root, "status", "observedGeneration") in (None, UNSEEN_GENERATION)
 
 
 def nested(obj: Any, *path: str) -> Any:

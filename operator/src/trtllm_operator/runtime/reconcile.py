@@ -18,7 +18,7 @@ from trtllm_operator.decide.input import BuildInput, EngineInput, ServiceInput
 from trtllm_operator.kube.errors import ApiError, ConflictError, InvalidError, NotFoundError, RefusedError, TransientError, WebhookDownError
 from trtllm_operator.kube.events import EventPoster
 from trtllm_operator.observe.gather import Gatherer
-from trtllm_operator.observe.refs import BUILD, ENGINE, SERVICE, Obj, Ref, nested, ref_of, uid_of, version_of
+from trtllm_operator.observe.refs import BUILD, ENGINE, SERVICE, Obj, Ref, is_new, nested, ref_of, uid_of, version_of
 from trtllm_operator.observe.store import Store
 from trtllm_operator.runtime.confirm import Confirm, Confirmation, OutdatedError, sources, sure
 from trtllm_operator.runtime.owners import LeavingError
@@ -138,7 +138,7 @@ class Reconciler:
             )
             return await self._refuse(key, root, None, _Refusal(INTERNAL, what), now)
         confirm = partial(confirmation.of, goes_by)
-        new = nested(root, "status", "observedGeneration") is None
+        new = is_new(root)
         confirm_new = sure if new else partial(confirmation.of, (root,))
         again = decision.requeue_after
         wrote = False

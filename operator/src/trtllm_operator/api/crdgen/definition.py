@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Protocol
 
 from trtllm_operator.api import llmengine, llmenginebuild, llmservice
 from trtllm_operator.api.base import Model, Rule
-from trtllm_operator.api.common import GROUP, VERSION
+from trtllm_operator.api.common import GROUP, UNSEEN_GENERATION, VERSION
 from trtllm_operator.api.crdgen.schema import Schema, structural
 
 CATEGORY = "trtllm"
 """`kubectl get trtllm` shows all three kinds. Not `all`: `kubectl delete all --all` shall not take engines that cost GPU hours."""
 
-UNSEEN: dict[str, int] = {"observedGeneration": -1}
+UNSEEN: dict[str, int] = {"observedGeneration": UNSEEN_GENERATION}
 """Status before the operator's first visit. Without it, kstatus takes a resource without conditions for settled, and tools don't wait."""
 
 
