@@ -281,3 +281,59 @@ async def test_what_was_there_before_the_work_began_is_behind_what_comes_in() ->
     queue.add(A)
     queue.add(old[4])
     assert [await _next(queue) for _ in range(5)] == [A, old[4], *old[1:4]]
+
+
+async def test_what_is_put_off_comes_when_what_waits_has_had_its_turn() -> None:
+    queue = Queue()
+    new = [Ref("LLMService", "ns", f"new-{number}") for number in range(6)]
+
+    async def put_off(key: Ref) -> None:
+        assert await _next(queue) == key
+        queue.add(key)  # its own write
+        queue.succeeded(key, None)
+        queue.put_off(key)
+        queue.done(key)
+
+    queue.add(A)
+    assert await _next(queue) == A
+    for key in new[:3]:
+        queue.add(key)
+    await put_off(new[0])
+    await put_off(new[1])
+    assert queue.others_wait
+    queue.add(new[0])  # what its children report
+    for key in new[3:]:
+        queue.add(key)
+    assert [await _next(queue) for _ in range(4)] == new[2:]
+    assert not queue.others_wait, "nothing but what was put off itself"
+    assert [await _next(queue) for _ in range(2)] == new[:2], "each once"
+    queue.done(new[0])
+    assert len(queue) == 0
+    queue.add(new[0])
+    assert queue.others_wait, "it is as any other afterwards"
+
+
+async def test_what_was_there_before_the_work_began_is_put_off_behind_its_like() -> None:
+    queue, old = Queue(), [Ref("LLMService", "ns", f"old-{number}") for number in range(3)]
+    for key in old:
+        queue.add(key)
+    for key in old:
+        assert await _next(queue) == key
+        assert queue.others_wait == (key != old[-1])
+        queue.put_off(key)
+        queue.done(key)
+    assert [await _next(queue) for _ in range(3)] == old
+
+
+async def test_what_is_put_off_gets_its_turns_while_news_does_not_end() -> None:
+    queue = Queue()
+    queue.add(A)
+    assert await _next(queue) == A
+    queue.put_off(A)
+    queue.done(A)
+    came = []
+    for number in range(20):
+        queue.add(Ref("LLMService", "ns", f"new-{number}"))
+        if number:
+            came.append(await _next(queue))
+    assert A in came

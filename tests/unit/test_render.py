@@ -57,11 +57,11 @@ def test_everything_that_would_be_made(tmp_path: Path, capsys: pytest.CaptureFix
         ("Job", "build"),
         ("Job", "publish"),
         ("Job", "verify"),
+        ("NetworkPolicy", ""),
         ("ConfigMap", ""),
         ("Deployment", ""),
         ("Service", ""),
         ("PodDisruptionBudget", ""),
-        ("NetworkPolicy", ""),
         ("HorizontalPodAutoscaler", ""),
     ]
 

@@ -80,14 +80,15 @@ def _nothing(_: EngineInput | BuildInput) -> Decision:
     return Decision()
 
 
-async def _pass(server: Server, *known: dict[str, Any], decide: Any = _scaled) -> tuple[Outcome, Store]:
+async def _pass(server: Server, *known: dict[str, Any], decide: Any = _scaled, others_wait: bool = False) -> tuple[Outcome, Store]:
     store = Store(index.terms)
     for obj in known:
         store.put(obj)
     client: Any = server
     writer = Writer(client, Intake(store, Queue(), Freshness()))
     gatherer = Gatherer(store, HintBook(), CONFIG, reads_nodes=lambda: False)
-    reconciler = Reconciler(store, gatherer, writer, EventPoster(client, "pod"), Deciders(_nothing, _nothing, decide), now=lambda: NOW)
+    deciders = Deciders(_nothing, _nothing, decide)
+    reconciler = Reconciler(store, gatherer, writer, EventPoster(client, "pod"), deciders, others_wait=lambda: others_wait, now=lambda: NOW)
     return await reconciler.run(ref_of(root())), store
 
 
@@ -100,6 +101,33 @@ async def test_what_is_made_needs_no_confirmation() -> None:
     server = Server(root())
     await _pass(server, root())
     assert server.asked == ["PATCH deployments/s"]
+
+
+def _in_two_parts(given: ServiceInput) -> Decision:
+    replicas = given.service["spec"]["replicas"]
+    later = (Apply(child(replicas, name=name), can_wait=True) for name in ("later", "last"))
+    return Decision(apply=(Apply(child(replicas)), *later), status={"observedGeneration": replicas})
+
+
+async def test_what_can_wait_is_made_after_what_others_need() -> None:
+    """A new service's pods come up without the objects that clients and drains need, and hundreds may come at once."""
+    server = Server(root())
+    outcome, _ = await _pass(server, root(), decide=_in_two_parts, others_wait=True)
+    assert outcome == Outcome(put_off=True)
+    assert server.asked == ["PATCH deployments/s"]
+    made = server.objects["deployments/s"]
+    server.asked.clear()
+    outcome, _ = await _pass(server, root(), made, decide=_in_two_parts, others_wait=True)
+    assert not outcome.put_off, "once, and not again before each of them"
+    assert server.asked == ["PATCH deployments/later", "PATCH deployments/last", "PATCH llmservices/s/status"]
+
+
+async def test_nothing_is_put_off_where_nobody_waits_or_the_resource_is_not_new() -> None:
+    for known, others_wait in ((root(), False), ({**root(), "status": {"observedGeneration": 1}}, True)):
+        server = Server(known)
+        outcome, _ = await _pass(server, known, decide=_in_two_parts, others_wait=others_wait)
+        assert not outcome.put_off
+        assert [name for name in server.asked if "deployments" in name] == [f"PATCH deployments/{name}" for name in ("s", "later", "last")]
 
 
 async def test_what_is_made_again_is_confirmed_by_its_root() -> None:

@@ -209,3 +209,11 @@ def test_applies_carry_hash_and_owner() -> None:
         owner = metadata["ownerReferences"][0]
         assert owner["controller"] is True
         assert "blockOwnerDeletion" not in owner
+
+
+def test_pods_come_after_what_they_need_and_before_what_can_wait() -> None:
+    """Pods that run before their NetworkPolicy would be open to all for so long."""
+    world = World(serve={"options": {"x": 1}})
+    order = [(apply.obj["kind"], apply.can_wait) for apply in world.decide().apply]
+    needed = [("NetworkPolicy", False), ("ConfigMap", False), ("Deployment", False)]
+    assert order == [*needed, ("Service", True), ("PodDisruptionBudget", True)]

@@ -19,6 +19,8 @@ class Apply:
     obj: Mapping[str, Any]
     manager: str = MANAGER
     create_only: bool = False
+    can_wait: bool = False
+    """A new resource's object without which its pods come up as well: made when other new resources have those that theirs need."""
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,15 @@ def mine(given: ServiceInput) -> list[Obj]:
 
 
 def applies(given: ServiceInput, spec: LLMServiceSpec, pods: Pods | None) -> list[Apply]:
-    """What is applied, in order. Where there are no pods to decide about, the Deployment and what belongs to it stay untouched."""
+    """What is applied, in order: first what pods need, and the policy that protects them.
+
+    Where there are no pods to decide about, the Deployment and what belongs to it stay untouched.
+    """
     namespace, name = given.service["metadata"]["namespace"], given.service["metadata"]["name"]
     owner = owner_reference(given.service, controller=True)
     wanted: list[Apply] = []
+    if spec.network_policy.enabled:
+        wanted.append(Apply(network_policy(namespace, name, spec.network_policy, owner)))
     if pods is not None:
         serving = pods.serving
         if (options := options_config_map(namespace, name, spec.serve, owner)) is not None:
@@ -54,13 +59,11 @@ def applies(given: ServiceInput, spec: LLMServiceSpec, pods: Pods | None) -> lis
             wanted.append(pods.replicas.hand_over)
         obj = deployment(serving, pods.template, replicas=pods.replicas.send, mode=pods.replicas.mode, strategy=pods.strategy)
         wanted.append(Apply(obj))
-    wanted.append(Apply(service(namespace, name, spec.expose.service, owner)))
-    wanted.append(Apply(disruption_budget(namespace, name, spec.availability, owner)))
-    if spec.network_policy.enabled:
-        wanted.append(Apply(network_policy(namespace, name, spec.network_policy, owner)))
+    wanted.append(Apply(service(namespace, name, spec.expose.service, owner), can_wait=True))
+    wanted.append(Apply(disruption_budget(namespace, name, spec.availability, owner), can_wait=True))
     # Not before the number of pods is the autoscaler's: until then the two would pull at it.
     if pods is not None and spec.autoscaling is not None and pods.replicas.mode == "autoscaled":
-        wanted.append(Apply(autoscaler(namespace, name, spec.autoscaling, owner)))
+        wanted.append(Apply(autoscaler(namespace, name, spec.autoscaling, owner), can_wait=True))
     taken = {(obj["kind"], obj["metadata"]["name"]) for obj in given.foreign}
     return [apply for apply in wanted if (apply.obj["kind"], apply.obj["metadata"]["name"]) not in taken]
 

@@ -91,6 +91,7 @@ class Operator:
             EventPoster(client, settings.instance),
             self._deciders,
             serves=self._freshness.serves,
+            others_wait=lambda: self._queue.others_wait,
         )
         workers = Workers(self._queue, reconciler.run, self._metrics.passed, settings.workers)
         health = Health(self._freshness, workers.longest_pass, settings.relist_seconds)

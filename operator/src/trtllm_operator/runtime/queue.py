@@ -3,11 +3,11 @@
 The rules are those of client-go's workqueue: a key that comes in while it is worked on is worked on again afterwards. One that comes in
 all the time is worked on once a second after a while, so that a storm of changes becomes few writes.
 
-What fails must not keep what is new waiting. So there are two lanes: news, and the rest, which is what has failed and what was there before
-the work began; of nine passes the rest gets one, and all that news leaves. And tries that nothing but the back-off asks for share one
-allowance of all keys, as with client-go. Unlike there, a try that succeeds gives it back: when what they failed of is over, they come as
-fast as they can be made. And no more of them wait for a worker than may come in a row: else those that news keeps back would pile up, and
-all come in a row when there is a moment without news.
+What fails must not keep what is new waiting. So there are two lanes: news, and the rest, which is what has failed, what was there before the
+work began, and what a pass has put off so that others get their turn; of nine passes the rest gets one, and all that news leaves. And tries
+that nothing but the back-off asks for share one allowance of all keys, as with client-go. Unlike there, a try that succeeds gives it back:
+when what they failed of is over, they come as fast as they can be made. And no more of them wait for a worker than may come in a row: else
+those that news keeps back would pile up, and all come in a row when there is a moment without news.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Queue:
         self._processing: dict[Ref, asyncio.Task[object] | None] = {}
         self._meanwhile: dict[Ref, set[Hashable]] = {}  # worked on, and what has happened about it since that began
         self._echoes: set[Ref] = set()  # worked on, and changed by that work itself
+        self._put_off: set[Ref] = set()  # until their next pass begins
+        self._put_off_waiting = 0
         self._failures: dict[Ref, int] = {}
         self._throttled: set[Ref] = set()
         self._allowances: OrderedDict[Ref, tuple[float, float]] = OrderedDict()
@@ -66,6 +68,11 @@ class Queue:
     def __len__(self) -> int:
         """Keys that wait for a worker, or for their turn after a storm."""
         return len(self._news) + len(self._rest) + len(self._throttled)
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether anything waits for a worker but what was put off."""
+        return len(self._news) + len(self._rest) > self._put_off_waiting
 
     @property
     def busy(self) -> int:
@@ -101,11 +108,18 @@ class Queue:
             self._echoes.add(key)
             self._meanwhile[key].discard(cause)
 
+    def put_off(self, key: Ref) -> None:
+        """Called before `done`: go on with it behind all that waits now, whatever is told of it meanwhile."""
+        self._put_off.add(key)
+
     async def get(self) -> Ref:
         """The next key; `done` must follow."""
         self._begun = True
         await self._entered.acquire()
         key = self._choose()
+        if key in self._put_off:
+            self._put_off.discard(key)
+            self._put_off_waiting -= 1
         self._dirty.discard(key)
         self._processing[key] = asyncio.current_task()
         self._allowances[key] = (self._allowance(key) - 1.0, asyncio.get_running_loop().time())
@@ -117,7 +131,7 @@ class Queue:
     def done(self, key: Ref) -> None:
         """The worker is done with it."""
         self._processing.pop(key, None)
-        if self._meanwhile.pop(key, None) or key in self._echoes:
+        if self._meanwhile.pop(key, None) or key in self._echoes or key in self._put_off:
             self._dirty.add(key)
             self._enter(key)
         self._echoes.discard(key)
@@ -172,15 +186,19 @@ class Queue:
         self._line_up(key)
 
     def _line_up(self, key: Ref) -> None:
-        (self._news if self._begun and key not in self._failures else self._rest)[key] = None
+        (self._news if self._is_news(key) else self._rest)[key] = None
+        self._put_off_waiting += key in self._put_off
         self._entered.release()
+
+    def _is_news(self, key: Ref) -> bool:
+        return self._begun and key not in self._failures and key not in self._put_off
 
     def _prefer(self, key: Ref) -> None:
         """There is news about a key that waits already."""
         if key in self._held:
             del self._held[key]
             self._enter(key)
-        elif self._begun and key in self._rest and key not in self._failures:
+        elif key in self._rest and self._is_news(key):
             del self._rest[key]
             self._news[key] = None
 

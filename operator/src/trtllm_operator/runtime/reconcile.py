@@ -53,6 +53,8 @@ class Outcome:
     """Seconds that the API server asked to wait for."""
     problem: str = "none"
     """Class of what went wrong, for the metrics."""
+    put_off: bool = False
+    """The rest of the work comes behind what waits now."""
 
 
 class _Refusal(Exception):
@@ -80,6 +82,7 @@ class Reconciler:
         deciders: Deciders,
         *,
         serves: Callable[[str], bool] = lambda _: True,
+        others_wait: Callable[[], bool] = lambda: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -88,6 +91,7 @@ class Reconciler:
         self._events = events
         self._deciders = deciders
         self._serves = serves
+        self._others_wait = others_wait
         self._now = now
         self._foreign: dict[Ref, dict[Ref, Obj]] = {}
         self._said: OrderedDict[tuple[Ref, str], None] = OrderedDict()
@@ -141,11 +145,15 @@ class Reconciler:
         new = is_new(root)
         confirm_new = sure if new else partial(confirmation.of, (root,))
         again = decision.requeue_after
-        wrote = False
+        wrote = begun = False
         try:
-            for write in self._writes(key, decision, confirm, confirm_new):
+            for can_wait, write in self._writes(key, decision, confirm, confirm_new):
+                if can_wait and new and begun and self._others_wait():
+                    return Outcome(put_off=True)  # its pods come up meanwhile
                 try:
-                    wrote |= await write()
+                    written = await write()
+                    wrote |= written
+                    begun |= written and not can_wait
                 except LeavingError as error:
                     _log.debug("%s: %s", key, error)
                     again = min(again or _LEAVING_SECONDS, _LEAVING_SECONDS)
@@ -174,8 +182,10 @@ class Reconciler:
             again = min(again or _FOREIGN_SECONDS, _FOREIGN_SECONDS)
         return Outcome(again_after=again)
 
-    def _writes(self, key: Ref, decision: Decision, confirm: Confirm, confirm_new: Confirm) -> Iterator[Callable[[], Awaitable[bool]]]:
-        """Everything but deletions, in its order."""
+    def _writes(
+        self, key: Ref, decision: Decision, confirm: Confirm, confirm_new: Confirm
+    ) -> Iterator[tuple[bool, Callable[[], Awaitable[bool]]]]:
+        """Everything but deletions, in its order; and whether it can wait."""
         owners, taken = self._writer.owners, self._foreign.get(key, {})
 
         async def leave(entry: Entry) -> bool:
@@ -187,9 +197,9 @@ class Reconciler:
                 raise NameTakenError(other)
             return await self._writer.apply(wanted, confirm, confirm_new)
 
-        yield from (partial(owners.join, entry) for entry in decision.join)
-        yield from (partial(apply, wanted) for wanted in decision.apply)
-        yield from (partial(leave, entry) for entry in decision.leave)
+        yield from ((False, partial(owners.join, entry)) for entry in decision.join)
+        yield from ((wanted.can_wait, partial(apply, wanted)) for wanted in decision.apply)
+        yield from ((False, partial(leave, entry)) for entry in decision.leave)
 
     def _after(self, key: Ref, root: Obj, now: datetime) -> tuple[Obj, Decision] | None:
         """What would be decided with this pass's own writes in view: its status saves the one that the next pass would write over."""

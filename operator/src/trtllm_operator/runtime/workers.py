@@ -69,6 +69,8 @@ class Workers:
                     self._queue.failed(key, outcome.at_least)
                 else:
                     self._queue.succeeded(key, outcome.again_after)
+                    if outcome.put_off:
+                        self._queue.put_off(key)
             except TimeoutError:
                 problem = "Timeout"
                 delay = self._queue.failed(key)
