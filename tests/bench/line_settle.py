@@ -95,3 +95,8 @@ def lines(rig: Rig, count: int, repetitions: int) -> Iterator[Figure]:
         goal=DEPLOYMENTS_GOAL if count == 300 else None,
         details={"peers": PEERS} if count == 300 else {},
     )
+    yield Figure(
+        f"settle-{count}",
+        f"{count} services until all Deployments exist / until settled",
+        tuple(run.deployments / run.seconds for run in ours),
+    )

@@ -1,4 +1,4 @@
-"""The quick form of the benchmark: counts of requests, which are exact. Never times."""
+"""The quick form of the benchmark: counts of requests, which are exact, and their order. Never times."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.bench import line_counts
 from tests.bench.goals import Figure
+from tests.bench.population import check, create
 from tests.bench.rig import Rig
 
 COUNT = 100
@@ -40,3 +41,17 @@ def test_no_request_too_many(figures: dict[str, Figure], beginning: str) -> None
 
 def test_nothing_is_refused_while_services_settle(figures: dict[str, Figure]) -> None:
     assert _of(figures, "API writes per resource until settled / minimum").details["refused"] == 0
+
+
+def test_of_new_services_first_what_pods_need_is_made(rig: Rig) -> None:
+    population = rig.prepare(COUNT)
+    rig.run(lambda bare: create(bare, population))
+    mark = rig.recorder.mark()
+    with rig.operator(recorded=True) as operator:
+        rig.quiet(operator)
+        rig.run(lambda bare: check(bare, population))
+    made = [write.target.resource for write in rig.recorder.writes(mark)]
+    rig.clear(population)
+    last = len(made) - made[::-1].index("deployments")
+    assert made[:last].count("networkpolicies") == COUNT
+    assert made[:last].count("services") <= COUNT // 4, "those of the last passes, which nobody waits for any more"
