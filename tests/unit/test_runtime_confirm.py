@@ -6,8 +6,10 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from trtllm_operator.api.common import UNSEEN_GENERATION
-from trtllm_operator.decide.decision import Apply, Decision, Delete
+from trtllm_operator.decide.decision import Apply, Decision, Delete, Entry
 from trtllm_operator.decide.input import BuildInput, EngineInput, ServiceInput
 from trtllm_operator.desired import names
 from trtllm_operator.desired.config import Config
@@ -141,6 +143,33 @@ async def test_what_is_made_again_is_confirmed_by_its_root() -> None:
     assert server.asked == ["GET llmservices/s"]
     assert outcome == Outcome()
     assert store.get(ref_of(root())) is None
+
+
+@pytest.mark.parametrize("how", ["join", "apply"])
+async def test_an_owner_comes_back_only_where_it_is_there(how: str) -> None:
+    """The garbage collector has taken the entry away with its owner, whose watch is behind: entered again, it is taken away again, and so on."""
+    known = {**root(), "status": {"observedGeneration": 1}}
+    build = root("6", kind="LLMEngineBuild", name="b", uid="b")
+    entered = {**build, "metadata": {"name": "b", "namespace": "ns", "ownerReferences": [OWNER]}}
+
+    def decide(_: ServiceInput) -> Decision:
+        return Decision(join=(Entry(build, OWNER),)) if how == "join" else Decision(apply=(Apply(entered, names.owner_manager("u")),))
+
+    server = Server(build)
+    outcome, store = await _pass(server, known, build, decide=decide)
+    assert server.asked == ["GET llmservices/s"]
+    assert outcome == Outcome()
+    assert store.get(ref_of(root())) is None
+    server = Server(known, build)
+    await _pass(server, known, build, decide=decide)
+    assert server.asked == ["GET llmservices/s", "PATCH llmenginebuilds/b"]
+    server = Server(root(), build)
+    await _pass(server, root(), build, decide=decide)
+    assert server.asked == ["PATCH llmenginebuilds/b"], "a new one had nothing taken away"
+    there = {**build, "metadata": {**build["metadata"], "ownerReferences": [OWNER]}}
+    server = Server(known, there)
+    await _pass(server, known, there, decide=decide)
+    assert server.asked == []
 
 
 async def test_a_settled_resource_reads_and_writes_nothing() -> None:

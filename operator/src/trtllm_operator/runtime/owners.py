@@ -19,7 +19,7 @@ from trtllm_operator.kube import apply as kube
 from trtllm_operator.kube.client import Client
 from trtllm_operator.kube.errors import ConflictError, NotFoundError, TransientError
 from trtllm_operator.observe.refs import Obj, Ref, owners_of, ref_of, uid_of, version_of
-from trtllm_operator.runtime.confirm import OutdatedError, refresh
+from trtllm_operator.runtime.confirm import Confirm, OutdatedError, refresh, sure
 from trtllm_operator.runtime.intake import Intake
 
 _TRIES = 3
@@ -51,14 +51,14 @@ class Owners:
         self._waiting: dict[tuple[Ref, str], _Batch] = {}
         self._sending: dict[tuple[Ref, str], _Batch] = {}
 
-    async def join(self, entry: Entry) -> bool:
-        """Be among the owners; whether that took a write.
+    async def join(self, entry: Entry, confirm: Confirm = sure) -> bool:
+        """Be among the owners; whether that took a write. `confirm` is called before: an entry that is missing may have gone with its owner.
 
         Raises:
-            LeavingError: the object is being deleted. OutdatedError: it is gone, or another one now.
+            LeavingError: the object is being deleted. OutdatedError: it is gone, or another one now; or of `confirm`.
             ApiError: as `kube.apply.patch_metadata`; a ConflictError only where others change it all the time.
         """
-        return await self._change(entry, entry.owner)
+        return await self._change(entry, entry.owner, confirm)
 
     async def leave(self, entry: Entry) -> bool:
         """Be among them no longer. As `join`, but that an object that is gone is left."""
@@ -67,10 +67,11 @@ class Owners:
         except OutdatedError:
             return False
 
-    async def _change(self, entry: Entry, owner: Mapping[str, Any] | None) -> bool:
+    async def _change(self, entry: Entry, owner: Mapping[str, Any] | None, confirm: Confirm = sure) -> bool:
         uid = str(entry.owner["uid"])
         if _owners(self._known(entry), {uid: owner}) is None:
             return False
+        await confirm()
         key = (ref_of(entry.obj), uid_of(entry.obj))
         batch = self._waiting.get(key)
         if batch is None:

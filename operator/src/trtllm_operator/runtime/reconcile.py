@@ -197,7 +197,7 @@ class Reconciler:
                 raise NameTakenError(other)
             return await self._writer.apply(wanted, confirm, confirm_new)
 
-        yield from ((False, partial(owners.join, entry)) for entry in decision.join)
+        yield from ((False, partial(owners.join, entry, confirm_new)) for entry in decision.join)
         yield from ((wanted.can_wait, partial(apply, wanted)) for wanted in decision.apply)
         yield from ((False, partial(leave, entry)) for entry in decision.leave)
 

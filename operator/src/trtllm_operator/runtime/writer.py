@@ -52,7 +52,7 @@ class Writer:
     async def apply(self, wanted: Apply, confirm: Confirm = sure, confirm_new: Confirm = sure) -> bool:
         """Make one object as it should be; whether that took a write.
 
-        `confirm` is called before an object that exists is changed, `confirm_new` before one is made.
+        `confirm` is called before an object that exists is changed, `confirm_new` before one is made, or gets us as one more owner.
 
         Raises:
             NameTakenError: it exists and is not ours. LeavingError: it is being deleted. OutdatedError: of either.
@@ -71,8 +71,8 @@ class Writer:
             return await self._claim_again(obj, observed, confirm)
         if self._as_desired(ref, obj, observed, wanted.manager):
             return False
-        if ref.kind not in ROOTS:
-            await confirm()  # not for one more owner of a build, which takes nothing from anybody
+        # One more owner takes nothing from a build. But where our entry is missing, it may have gone with its owner.
+        await (confirm_new if ref.kind in ROOTS else confirm)()
         answer = await kube.apply(self._client, obj, manager=wanted.manager)
         if version_of(answer) == version_of(observed):
             self._idle()
