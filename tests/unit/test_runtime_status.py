@@ -37,8 +37,9 @@ SERVICE: dict[str, Any] = {
 class Refusing:
     """Stands where the client does: answers the first writes of the status badly, the others as the API server would."""
 
-    def __init__(self, code: int, message: str = "no", times: int = 1) -> None:
-        self.code, self.message, self.left = code, message, times
+    def __init__(self, code: int, message: str = "no", times: int = 1, names: str = "") -> None:
+        self.code, self.left = code, times
+        self.answer = json.dumps({"message": message, "details": {"name": names}})
         self.statuses: list[Any] = []
         self.live = SERVICE
         self.versions: list[str] = []
@@ -54,7 +55,7 @@ class Refusing:
         self.versions.append(body["metadata"]["resourceVersion"])
         if self.left:
             self.left -= 1
-            raise classify(method, path, self.code, {}, json.dumps({"message": self.message}))
+            raise classify(method, path, self.code, {}, self.answer)
         self.statuses.append(body["status"])
         return {**SERVICE, "status": body["status"], "metadata": {**SERVICE["metadata"], "resourceVersion": "6"}}
 
@@ -94,6 +95,14 @@ async def test_a_status_that_is_not_written_makes_another_pass(code: int, messag
     assert not second.failed
     assert [status["conditions"][0]["reason"] for status in client.statuses] == ["Ready"]
     assert "Ready" in client.events
+
+
+async def test_an_answer_that_names_the_resource_as_not_there_tells_that_it_is_gone() -> None:
+    """Its deletion may be told late, and until then each pass would write about it."""
+    client = Refusing(404, names="s")
+    assert await _pass(client, 2) == [Outcome(), Outcome()]
+    assert len(client.versions) == 1
+    assert client.events == []
 
 
 async def test_what_belongs_to_a_successor_is_not_told_as_a_refusal() -> None:

@@ -16,7 +16,7 @@ from trtllm_operator.kube.errors import ConflictError, NotFoundError
 from trtllm_operator.kube.lists import get
 from trtllm_operator.kube.resources import resource_of
 from trtllm_operator.observe.refs import ROOTS, Obj, Ref, controller_of, labels_of, nested, owners_of, ref_of, uid_of, version_of
-from trtllm_operator.runtime.confirm import Confirm, Confirmation, refresh, sure
+from trtllm_operator.runtime.confirm import Confirm, Confirmation, OutdatedError, refresh, sure
 from trtllm_operator.runtime.intake import Intake
 from trtllm_operator.runtime.owners import LeavingError, Owners
 
@@ -167,12 +167,18 @@ class Writer:
         await refresh(self._client, self._intake, known)
 
     async def status(self, root: Obj, status: Mapping[str, Any]) -> None:
-        """Write the status of a root. Raises as `kube.apply.apply_status`."""
+        """Write the status of a root. Raises as `kube.apply.apply_status`, and OutdatedError where the answer is that the root is gone."""
         key = (ref_of(root), "status")
         mark = names.short([uid_of(root), status])
         if self._settled.get(key) == (version_of(root), mark):
             return
-        answer = await kube.apply_status(self._client, root, status)
+        try:
+            answer = await kube.apply_status(self._client, root, status)
+        except NotFoundError as error:
+            if error.names != key[0].name:
+                raise  # the kind is not served at the moment, which says nothing of the root
+            self._intake.deleted(key[0], uid_of(root))
+            raise OutdatedError from error
         if contradicting := _contradicting(status, answer):
             _log.info("%s: somebody else has set %s by hand; taking it away", ref_of(root), ", ".join(sorted(contradicting)))
             kept = [item for item in nested(answer, "status", "conditions") or () if item.get("type") not in contradicting]
