@@ -278,6 +278,7 @@ def told(played: Sequence[Played], **more: object) -> dict[str, object]:
         "what": "sequences",
         "sequences": len(played),
         "steps": sum(len(one.steps) for one in played),
+        "hit": sum(one.hits > 0 for one in played),
         "faults": sum(one.hits for one in played),
         "restarts": sum(one.restarts for one in played),
         "writes": sum(one.writes for one in played),

@@ -45,6 +45,7 @@ class Run:
     own_counts: oracles.Counts = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
     points: list[tuple[Target, int]] = field(default_factory=list)
+    reads: list[tuple[Target, int]] = field(default_factory=list)
     seconds: float = 0.0
     restarts: int = 0
 
@@ -68,8 +69,17 @@ class Reference:
     masked: set[str]
     points: list[tuple[Target, int]]
     """Writes of either run."""
+    reads: list[tuple[Target, int]]
+    """Reads of objects by name, of either run."""
     sure: list[tuple[Target, int]]
-    """Writes of both. The others depend on what a watch tells first: a status of what has just been deleted, for one."""
+    """Writes and reads of both. The others depend on what a watch tells first: a status of what has just been deleted, for one."""
+
+    @property
+    def steps(self) -> list[tuple[Target, int]]:
+        """What the operator can be disturbed at: its writes. Where it is not told of a deletion, also the reads by which it finds out:
+        what it does there is a write of a status or a look before one, whatever its watches tell first.
+        """
+        return [*self.points, *self.reads] if SCENARIOS[self.run.scenario].watches else self.points
 
     def judge(self, run: Run) -> None:
         """Compare (O1, O2); adds to the run's problems."""
@@ -89,8 +99,7 @@ def run(ground: Ground, scenario: Scenario, plan: Plan | None = None, *, armed_f
     with Case(ground, found.namespace) as case:
         mark, version = 0, case.witness.version()
         try:
-            if armed_first:
-                case.arm(found.plan)
+            case.arm(found.plan if armed_first else Plan(scenario.watches))
             case.start()
             scenario.prepare(case)
             case.settle(lambda: scenario.begun(case), what=f"{scenario.name}: prepared", quiet=_BEGIN_QUIET_SECONDS)
@@ -109,6 +118,7 @@ def run(ground: Ground, scenario: Scenario, plan: Plan | None = None, *, armed_f
         found.all_counts = oracles.creations((seen for seen in history if seen.version > version), case.namespace)
         found.own_counts = oracles.own_counts(writes)
         found.points = list(points(case.journal.tried(mark)))
+        found.reads = list(points(case.journal.read(mark)))
         found.ended = Counter(case.kubelet.ended)
         found.restarts = case.restarts
         found.problems += oracles.o8_log(case.log())
@@ -136,8 +146,9 @@ def reference_of(ground: Ground, scenario: Scenario) -> Reference:
     """Run a scenario twice without faults. Raises AssertionError where even that goes wrong."""
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(lambda _: run(ground, scenario), range(2))
-    either, both = list(dict.fromkeys([*one.points, *two.points])), [point for point in one.points if point in two.points]
-    found = Reference(one, by_chance(one.state, two.state), either, both)
+    writes, reads = (list(dict.fromkeys([*first, *second])) for first, second in ((one.points, two.points), (one.reads, two.reads)))
+    both = {*one.points, *one.reads} & {*two.points, *two.reads}
+    found = Reference(one, by_chance(one.state, two.state), writes, reads, [point for point in (*writes, *reads) if point in both])
     for done in (one, two):
         assert not done.problems, f"without any fault: {done.told()}"
     assert one.own_counts == two.own_counts, oracles.o2_counts(one.own_counts, two.own_counts, "by the operator, undisturbed")
@@ -178,6 +189,15 @@ def note(line: Mapping[str, object]) -> None:
     if file := os.environ.get("FAULTS_REPORT"):
         with open(file, "a") as out:  # noqa: PTH123 - a line at the end of a file
             out.write(text + "\n")
+
+
+def something_met(runs: Sequence[Run], names: Iterable[str]) -> None:
+    """Raises AssertionError for scenarios without runs, and for those whose runs have met no fault at all: they would pass in any case."""
+    met = Counter(dict.fromkeys(names, 0))
+    for run in runs:
+        met[run.scenario] += run.hits
+    idle = [name for name, hits in met.items() if not hits]
+    assert not idle, f"no fault was met in {idle}: what is to be hit is not what the operator sends there"
 
 
 def verdict(runs: Sequence[Run]) -> None:

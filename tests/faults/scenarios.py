@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from tests.faults.case import Case
+from tests.faults.case import SETTLE_SECONDS, Case
 from tests.support.api import Document
 from tests.support.samples import condition, engine, is_ready, service
 
@@ -21,6 +22,10 @@ class Scenario:
     begun: Callable[[Case], object]
     act: Callable[[Case], object]
     reached: Callable[[Case], object]
+    silent: bool = False
+    """Kubernetes does it all: the operator writes nothing. At most it reads, where what went is told before what it belonged to."""
+    watches: tuple[Mapping[str, Any], ...] = ()
+    """Rules of a plan that holds from the operator's start on: what its watches are like, whatever else goes wrong."""
 
 
 def _of(case: Case, kind: str, name: str) -> Document | None:
@@ -120,6 +125,14 @@ def nothing_left(case: Case) -> bool:
     return {name for _, name in case.witness.state()} <= {"kube-root-ca.crt"}
 
 
+def _untold(resource: str) -> dict[str, Any]:
+    """The deletion is not told before everything is over, while all that goes with it is seen to go.
+
+    At this moment a deletion can go wrong: the operator believes in what it no longer hears of, and would make again what that is missing.
+    """
+    return {"when": {"verb": "watch", "resource": resource}, "do": "hold", "type": "DELETED", "count": 99, "seconds": 2 * SETTLE_SECONDS}
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -127,7 +140,11 @@ SCENARIOS = {
         Scenario("change", create, serving, change, rolled),
         Scenario("scale", create, serving, scale, scaled),
         Scenario("delete-engine", create, serving, delete_engine, served_without_engine),
-        Scenario("delete-service", create, serving, delete_service, engine_without_service),
-        Scenario("delete-both", create, serving, delete_both, nothing_left),
+        Scenario("delete-service", create, serving, delete_service, engine_without_service, silent=True),
+        Scenario("delete-engine-untold", create, serving, delete_engine, served_without_engine, watches=(_untold("llmengines"),)),
+        Scenario("delete-service-untold", create, serving, delete_service, engine_without_service, watches=(_untold("llmservices"),)),
+        Scenario("delete-both", create, serving, delete_both, nothing_left, watches=(_untold("llmservices"),)),
     )
 }
+DISTURBED = tuple(name for name, scenario in SCENARIOS.items() if not scenario.silent)
+"""Those with requests that are sure to be made, so that faults meet some. Of the others it is checked that nothing is written."""

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from tests.faults.case import Ground
-from tests.faults.run import Reference, references, report, run_all, verdict
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.run import Reference, references, report, run_all, something_met, verdict
+from tests.faults.scenarios import DISTURBED
 from tests.support.faultproxy_plan import batches
 
 _CHILDREN = ("jobs", "llmenginebuilds", "persistentvolumeclaims", "deployments", "configmaps", "llmengines/status", "llmservices/status")
@@ -26,9 +26,9 @@ def test_killed_at_every_write(ground: Ground, reference: Callable[[str], Refere
     began = time.monotonic()
     work = [
         (known, plan)
-        for known in references(reference, SCENARIOS)
+        for known in references(reference, DISTURBED)
         for how in ("kill-before", "kill-after")
-        for plan in batches(known.points, _AT_ONCE, how)
+        for plan in batches(known.steps, _AT_ONCE, how)
     ]
     wanted = sum(len(plan.rules) for _, plan in work)
     runs = run_all(ground, work)
@@ -37,6 +37,7 @@ def test_killed_at_every_write(ground: Ground, reference: Callable[[str], Refere
     reached = sum(run.hits for run in runs)
     report("crash", runs, points=wanted, reached=reached, wall=round(time.monotonic() - began))
     verdict(runs)
+    something_met(runs, DISTURBED)
     assert all(run.restarts <= run.hits and (run.restarts > 0) == (run.hits > 0) for run in runs), "each fault killed the operator"
     assert reached >= _LEAST_REACHED * wanted, f"only {reached} of {wanted} points; not: {[r.plan.dump() for r in runs if not r.hits]}"
 
@@ -44,11 +45,12 @@ def test_killed_at_every_write(ground: Ground, reference: Callable[[str], Refere
 def test_killed_and_away_for_a_while(ground: Ground, reference: Callable[[str], Reference]) -> None:
     """What was started ends while there is no operator: its first write about each child, and its last status of each resource. Fault 2."""
     began = time.monotonic()
-    work = []
-    for known in references(reference, ("create", "change", "delete-engine")):
+    names, work = ("create", "change", "delete-engine"), []
+    for known in references(reference, names):
         last = dict(known.points)
         chosen = [(t, n) for t, n in known.points if t.resource in _CHILDREN and (n == last[t] or not t.resource.endswith("/status"))]
         work += [(known, plan) for plan in batches(chosen, 3, "kill-after", seconds=_DOWN_SECONDS)]
     runs = run_all(ground, work)
     report("away", runs, points=sum(len(plan.rules) for _, plan in work), wall=round(time.monotonic() - began))
     verdict(runs)
+    something_met(runs, names)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+
+from tests.faults.run import Run, something_met
 from tests.support import oracles
+from tests.support.faultproxy_plan import one
 from tests.support.journal import Journal, Target
 from tests.support.journal_witness import Seen
 from tests.support.oracles_state import by_chance, comparable, differences
@@ -128,3 +132,14 @@ def test_o10_sees_a_deployment_without_artifact_and_a_claim_that_goes() -> None:
     assert "claim c is deleted while" in oracles.o10_safety(_history(*well, ("DELETED", claim)))[0]
     # Once the service is gone, the garbage collector may take them in any order.
     assert oracles.o10_safety(_history(*well, ("DELETED", service), ("DELETED", claim), ("DELETED", build))) == []
+
+
+def test_runs_that_met_no_fault_show_nothing() -> None:
+    met, idle = one(Target("patch", "jobs"), 1, "reset-before"), one(Target("patch", "jobs"), 2, "reset-before")
+    for plan in (met, idle):
+        plan.decide(Target("patch", "jobs"), b"")
+    runs = [Run("a", met, ""), Run("a", idle, ""), Run("b", idle, "")]
+    something_met(runs[:2], ["a"])
+    for names in (["a", "b"], ["a", "c"]):
+        with pytest.raises(AssertionError, match=f"no fault was met in .*{names[1]}"):
+            something_met(runs, names)

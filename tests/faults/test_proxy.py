@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.case import Ground
 from tests.support.faultproxy import FaultProxy
-from tests.support.faultproxy_plan import Plan, PlanError, each_write, one
+from tests.support.faultproxy_plan import Plan, PlanError, each_request, each_write, one
 from tests.support.journal import Journal, Target, points, target_of
 from tests.support.waiting import eventually
 
@@ -146,6 +146,10 @@ def _watched(setting: Setting, count: int, version: str) -> list[str]:
         ({"count": 3}, ["ADDED proxy-short", "DELETED proxy-short", "ADDED proxy-long", "ADDED proxy-last"]),
         ({"count": 3, "net": True}, ["ADDED proxy-long", "ADDED proxy-last"]),
         ({"count": 99, "net": True, "seconds": 0.5}, ["ADDED proxy-long", "ADDED proxy-last"]),
+        (
+            {"type": "DELETED", "count": 99, "net": True, "seconds": 0.5},
+            ["ADDED proxy-short", "DELETED proxy-short", "ADDED proxy-long", "ADDED proxy-last"],
+        ),
         ({"first": 4, "count": 2, "seconds": 0.5}, ["ADDED proxy-short", "DELETED proxy-short", "ADDED proxy-long", "ADDED proxy-last"]),
     ],
 )
@@ -205,6 +209,13 @@ def test_each_content_is_hit_once(setting: Setting) -> None:
     answers = [setting.create(name)[0] for name in ("proxy-a", "proxy-a", "proxy-b", "proxy-b")]
     assert answers == [500, 201, 500, 201]
     assert plan.hits == 2
+
+
+def test_the_first_read_of_each_object_is_hit(setting: Setting) -> None:
+    setting.create("proxy-a")
+    setting.proxy.arm(each_request("status:500"))
+    assert [setting.request("GET", f"{PATH}/proxy-a")[0] for _ in range(3)] == [500, 200, 200]
+    assert setting.request("GET", PATH)[0] == 200, "a list is another matter"
 
 
 def test_a_plan_can_be_told_and_read(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ _WRITES: tuple[dict[str, Any], ...] = (
 _READS: tuple[dict[str, Any], ...] = tuple(
     {"do": do} for do in ("truncate", "gone", "error-event", "status:410", "status:503", "reset-before")
 )
+_MANY = 5
 _WATCHED = ("llmengines", "llmenginebuilds", "llmservices", "jobs", "pods", "deployments", "persistentvolumeclaims")
 
 
@@ -62,3 +63,4 @@ def test_drawn_faults(ground: Ground, reference: Callable[[str], Reference]) -> 
         run.problems = [f"SEED={seed}: {problem}" for problem in run.problems]
     report("drawn", runs, seeds=len(runs), wall=round(time.monotonic() - began))
     verdict(runs)
+    assert any(run.hits for run in runs) or len(runs) < _MANY, "one plan may meet nothing, but not all of them"

@@ -21,6 +21,8 @@ class Held:
 
     def take(self, line: bytes) -> list[bytes]:
         """An event has come; returns those that may pass now."""
+        if self._do.type and not self._seen and json.loads(line)["type"] != self._do.type:
+            return [line]
         self._seen += 1
         first, last = self._do.first, self._do.first + self._do.count - 1
         if not first <= self._seen <= last:

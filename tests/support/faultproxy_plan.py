@@ -16,6 +16,7 @@ do:
     `silent`: of a watch: say nothing any more. `gone`: of a watch: an ERROR event with code 410. `error-event`: one with code 500.
     `hold`: of a watch: keep back `count` events from the `first` on (1 by default), until all of them are there or `seconds` (3 by default)
         have passed. They come late; with `net`, only what they amount to: the last of each object, nothing of one that came and went.
+        With `type`: counted from the first event of this type on (`DELETED`).
     `slow`: forward after `seconds`.
     `stale`: of a list: answer with what there was `back` writes before the newest (of the operator's, when it is first asked for in a
         life), as an API server does that lags behind. The watch after it goes on from there.
@@ -56,6 +57,7 @@ class Do:
     first: int = 1
     count: int = 1
     net: bool = False
+    type: str = ""
 
     def __str__(self) -> str:
         return f"status:{self.code}" if self.action == "status" else self.action
@@ -83,7 +85,7 @@ class Rule:
         elif what in ACTIONS:
             seconds = float(document.get("seconds", _HOLD_SECONDS if what == "hold" else 0.0))
             more = {name: int(document[name]) for name in ("back", "first", "count") if name in document}
-            do = Do(what, seconds=seconds, net=bool(document.get("net", False)), **more)
+            do = Do(what, seconds=seconds, net=bool(document.get("net", False)), type=str(document.get("type", "")), **more)
         else:
             raise PlanError(f"{document}: `do` is one of {', '.join(ACTIONS)}, or status: and one of {CODES}")
         return cls(document, do)
@@ -178,3 +180,9 @@ def each_write(do: str, **more: Any) -> Plan:
     """Hit every write once, events as well: when it is sent again, it goes through."""
     every = {"verb": "write", "each": True}
     return Plan([{"when": every, "do": do, **more}, {"when": {**every, "resource": EVENTS}, "do": do, **more}])
+
+
+def each_request(do: str, **more: Any) -> Plan:
+    """As `each_write`, and the first read of each object by its name."""
+    reads = {"when": {"verb": "get", "each": True}, "do": do, **more}
+    return Plan([*(rule.document for rule in each_write(do, **more).rules), reads])

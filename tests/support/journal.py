@@ -160,6 +160,10 @@ class Journal:
         """Writes that the operator sent, in order."""
         return [entry for entry in self.since(mark) if entry.kind == "request" and entry.writes]
 
+    def read(self, mark: int = 0) -> list[Entry]:
+        """Reads of objects by name that the operator sent, in order."""
+        return [entry for entry in self.since(mark) if entry.kind == "request" and entry.verb == "get"]
+
     def tail(self, count: int = 25) -> str:
         """The last writes, for a message."""
         shown = [e for e in self.since() if e.kind in ("response", "note") and (e.writes or e.kind == "note")][-count:]
@@ -167,7 +171,7 @@ class Journal:
 
 
 def points(entries: list[Entry]) -> Iterator[tuple[Target, int]]:
-    """Each write by what it is about and which of the writes about it, from 1. Events have names of chance, so they are counted together."""
+    """Each request by what it is about and which of those about it, from 1. Events have names of chance, so they are counted together."""
     seen: dict[Target, int] = {}
     for entry in entries:
         target = Target(entry.verb, entry.resource, "", "" if entry.resource == EVENTS else entry.name)
