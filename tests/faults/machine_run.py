@@ -136,7 +136,8 @@ class Player:
         now, good = last_specs(played.steps)
         wrong = {key: variant for key, variant in now.items() if stalls(key[0], variant)}
         if wrong:
-            case.settle(lambda: all(refused(case, *key) for key in wrong), what=f"O7: {sorted(wrong)} refused with a reason")
+            told = f"O7: {sorted(wrong)} refused with a reason, and the others looked at"
+            case.settle(lambda: all(refused(case, *key) for key in wrong) and _looked_at(case), what=told)
             played.problems += _safety(case, hands) + _final(case)
         specs = {
             key: good.get(key, "plain" if key[0] == "LLMEngine" else "one") if key in wrong else variant for key, variant in now.items()
@@ -221,13 +222,23 @@ def _reach(case: Case, specs: Specs, what: str) -> None:
     def reached() -> bool:
         state = case.witness.state()
         there = {key for key in state if key[0] in _ROOTS}
-        return there == set(specs) and all(_current(state[key]) for key in there)
+        return there == set(specs) and all(_current(state[key]) for key in there) and _looked_at(case)
 
     case.settle(reached, what=what)
 
 
 def _current(obj: Document) -> bool:
-    return is_ready(obj) and bool(obj["status"]["observedGeneration"] == obj["metadata"]["generation"])
+    return is_ready(obj) and _seen(obj)
+
+
+def _looked_at(case: Case) -> bool:
+    """The operator has seen what is there: on a slow machine it may be quiet because it has not begun."""
+    roots = (obj for (kind, _), obj in case.witness.state().items() if kind in (*_ROOTS, "LLMEngineBuild"))
+    return all(_seen(obj) for obj in roots if "deletionTimestamp" not in obj["metadata"])
+
+
+def _seen(obj: Document) -> bool:
+    return bool((obj.get("status") or {}).get("observedGeneration") == obj["metadata"]["generation"])
 
 
 def refused(case: Case, kind: str, name: str) -> bool:
