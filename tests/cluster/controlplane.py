@@ -18,12 +18,14 @@ from types import TracebackType
 from typing import Self
 
 from tests.cluster import binaries, httpwait, pki
-from tests.cluster.child import Child, ChildError, free_ports
+from tests.cluster.child import Child, ChildError
+from tests.cluster.ports import free_ports
 
 _PREFIX = "trtllm-control-plane-"
-_READY_SECONDS = 60.0
+_READY_SECONDS = 180.0
+"""Several start at the same time, one for each worker of pytest-xdist."""
 _STARTS = 3
-"""A free port may be taken before we bind it, so a failed start is tried again with new ports."""
+"""A free port may be taken before we bind it, by programs that are none of ours; so a failed start is tried again with new ports."""
 
 
 class ControlPlane:
@@ -120,6 +122,12 @@ class ControlPlane:
         """`stop_apiserver`, then `start_apiserver`."""
         self.stop_apiserver(how)
         self.start_apiserver()
+
+    def restart_controllers(self) -> None:
+        """Start Kubernetes' own controllers anew: when the API server was away for long, they wait up to a minute before they ask it again."""
+        assert self._controllers is not None, "there are none"
+        self._children.pop("kube-controller-manager").stop(signal.SIGKILL)
+        self._start_controller_manager(self._controllers)
 
     def pid(self, name: str) -> int:
         """Process id of `etcd`, `kube-apiserver` or `kube-controller-manager`."""

@@ -93,8 +93,11 @@ def test_survives_the_absence_of_the_api_server(control_plane: ControlPlane, api
     eventually(lambda: is_ready(api.find("LLMService", "before", namespace)), what="ready")
     pid = operator.pid
     control_plane.stop_apiserver()
-    nothing_for(15, lambda: operator.probe("healthz") != 200, what="alive without the API server")
-    control_plane.start_apiserver()
+    try:
+        nothing_for(15, lambda: operator.probe("healthz") != 200, what="alive without the API server")
+    finally:
+        control_plane.start_apiserver()
+        control_plane.restart_controllers()
     api.create(service("after", namespace))
     eventually(lambda: is_ready(api.find("LLMService", "after", namespace)), what="new one is ready", seconds=60)
     assert operator.pid == pid

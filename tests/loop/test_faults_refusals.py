@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.child import free_ports
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.ports import free_ports
 from tests.support.account import Account, base_rules, without
 from tests.support.api import APPLY, MERGE, Api, Document
 from tests.support.audit import Audit, Write

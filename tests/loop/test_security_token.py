@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.child import free_ports
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.ports import free_ports
 from tests.faults.case import Case, Ground
 from tests.faults.conftest import _served
 from tests.faults.forkserver import ForkServer

@@ -60,6 +60,18 @@ def _servers(api: Api, namespace: str, build: str | None = None) -> list[Documen
     return [pod for pod in pods if build in (None, faults.build_of(pod))]
 
 
+def _counted(api: Api, namespace: str) -> bool:
+    """Whether the status of the Deployment says what is so. Kubernetes' own controllers come to that when all else is done, and the operator passes it on."""
+    found, pods = api.get("Deployment", "chat", namespace), _servers(api, namespace)
+    status, up = found.get("status", {}), sum(map(_is_up, pods))
+    return (
+        len(pods) == found["spec"]["replicas"]
+        and status.get("observedGeneration") == found["metadata"]["generation"]
+        and [status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")]
+        == [len(pods), len(pods), up, up]
+    )
+
+
 def test_what_others_change_about_a_service_is_put_right(
     api: Api, namespace: str, start_operator: Start, kubelet: FaultyKubelet, audit: Audit
 ) -> None:
@@ -98,6 +110,8 @@ def test_what_others_change_about_a_service_is_put_right(
 
     eventually(owned, what="owners and labels are back", seconds=SECONDS)
     assert mended()
+    eventually(lambda: _counted(api, namespace), what="counted by the controllers", seconds=SECONDS)
+    _ready(api, namespace)
     eventually(operator.idle, what="idle")
     mark = audit.mark()
     nothing_for(3, lambda: [w for w in audit.by_operator(mark) if w.namespace == namespace], what="quiet")
@@ -206,6 +220,7 @@ def test_a_server_that_crashes_or_flaps_changes_nothing_but_what_is_said(
     assert "exit code 139" in message
     assert "Segmentation fault" in message
     assert _says(api, namespace, "RolledOut")[0] == "True", "what was rolled out once is so still"
+    eventually(lambda: _counted(api, namespace), what="counted by the controllers", seconds=SECONDS)
     eventually(operator.idle, what="idle")
     mark = audit.mark()
     nothing_for(3, lambda: [w for w in audit.by_operator(mark) if w.namespace == namespace], what="no write while it crashes")
@@ -231,6 +246,7 @@ def test_what_a_server_needs_and_does_not_find_is_named_and_waited_for(
     operator = start_operator()
     assert "chat-options" in _shown(api, namespace, "Unknown", "WaitingForPod")
     assert _says(api, namespace, "Reconciling")[0] == "True"
+    eventually(lambda: _counted(api, namespace), what="counted by the controllers", seconds=SECONDS)
     eventually(operator.idle, what="idle")
     mark = audit.mark()
     nothing_for(5, lambda: [w for w in audit.by_operator(mark) if w.namespace == namespace], what="no write while it waits")

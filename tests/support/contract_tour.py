@@ -152,8 +152,7 @@ class Tour:
             self._apply(manifest)
             self._record(manifest, "progressing_new_spec_unseen")
         for obj in (build, newer, another):  # once an owner goes, the garbage collector takes its entry away from the build
-            self._go(obj)
-            self._record(obj, "progressing_deleting")
+            self._record(obj, "progressing_deleting", self._go(obj))
         self.operator.start()
         eventually(self.operator.idle, what="looked at what is being deleted")
         for obj in (newer, another, build):
@@ -176,11 +175,16 @@ class Tour:
     def _build_of(self, engine: Document) -> Document:
         return self.api.get("LLMEngineBuild", (self._find(engine) or {})["status"]["build"], self.namespace)
 
-    def _go(self, obj: Document) -> None:
-        """Delete it in the foreground. A finalizer of somebody else's keeps it there for as long as the test looks."""
+    def _go(self, obj: Document) -> Document:
+        """Delete it in the foreground. A finalizer of somebody else's keeps it there for as long as the test looks.
+
+        Gives it as the API server answered: who asks again may find that the garbage collector is done, and its own finalizer gone.
+        """
         self._patch(obj, {"metadata": {"finalizers": [_FINALIZER]}})
         path = BY_KIND[obj["kind"]].path(self.namespace, obj["metadata"]["name"])
-        self.api.request("DELETE", path, {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"})
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
+        left: Document = self.api.request("DELETE", path, options)
+        return left
 
     def _wait(
         self,
@@ -217,10 +221,10 @@ class Tour:
         self._wait(of, status, reason, **more)
         self._record(of, scene)
 
-    def _record(self, of: Document, scene: str) -> None:
+    def _record(self, of: Document, scene: str, live: Document | None = None) -> None:
         kind, name = of["kind"], of["metadata"]["name"]
         manifest = self._manifests.get((kind, name))
-        live = self._find(of)
+        live = live or self._find(of)
         assert live is not None, f"{kind} {name} is gone"
         drift = contract.drift(self.api, manifest) if manifest is not None else []
         self.recorded[kind, scene] = Recorded(live, drift, contract.columns(self.api, kind, name, self.namespace))

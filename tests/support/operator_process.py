@@ -12,7 +12,8 @@ from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.cluster.child import Child, free_ports
+from tests.cluster.child import Child
+from tests.cluster.ports import free_ports
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]

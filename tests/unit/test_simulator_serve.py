@@ -18,6 +18,8 @@ import openai
 import pytest
 from images.simulator.testing import Server, Simulator, make_model, program, serve, versions
 
+from tests.cluster.ports import free_ports
+
 ANSWER = (
     "TensorRT-LLM is a library from NVIDIA for fast inference with large language models. It turns a checkpoint into an engine, "
     "or loads it directly, and answers through an API that any OpenAI client understands."
@@ -321,9 +323,7 @@ def test_errors_end_with_status_1_and_the_cause_last(new: Simulator, model: Path
 
 
 def test_nothing_listens_while_the_model_loads(new: Simulator, model: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     source = broken(model, tmp_path / "model", serve={"fail": "hang"})
     argv = ["trtllm-serve", str(source), "--host", "127.0.0.1", "--port", str(port)]
     with program([str(new.root / "bin" / argv[0]), *argv[1:]], new.environment()) as running:
