@@ -7,6 +7,8 @@ CLUSTER ?= trtllm
 REGISTRY ?=
 UV_VERSION := 0.13.9
 PYTEST := $(BIN)/python -m pytest -q
+# Tests side by side, each worker with an API server of its own. What computes takes as many as there are cores (2), what mostly waits one more.
+SIDE_BY_SIDE = --dist worksteal -n $(or $(WORKERS),$(1))
 STAMP := .venv/.complete
 
 .PHONY: help
@@ -39,7 +41,7 @@ clean: setup ## down, and what was built for the cluster as well (about 12 GB)
 	@$(BIN)/python -m tests.cluster down --all --cache
 
 .PHONY: check
-check: lint types layers unit crd loop ## what every commit must pass: minutes at most
+check: lint types layers unit crd loop ## what every commit must pass: about a quarter of an hour on 2 cores
 
 .PHONY: test
 test: check bench-quick test-faults e2e ## every tier; removes what it makes
@@ -63,16 +65,16 @@ layers: setup ## imports go downwards only
 	@$(BIN)/lint-imports --config pyproject.toml | tail -n 12
 
 .PHONY: unit
-unit: setup ## pure functions, and our programs as processes
-	@$(PYTEST) tests/unit
+unit: setup ## pure functions, and our programs as processes; WORKERS at a time (2; 0: in one process)
+	@$(PYTEST) $(call SIDE_BY_SIDE,2) tests/unit
 
 .PHONY: crd
 crd: setup ## resources on a real API server: what it accepts and what it refuses
 	@$(PYTEST) tests/crd
 
 .PHONY: loop
-loop: setup ## the operator on a real API server, without kubelets
-	@$(PYTEST) tests/loop
+loop: setup ## the operator on a real API server, without kubelets; WORKERS at a time (3; 0: in one process)
+	@$(PYTEST) $(call SIDE_BY_SIDE,3) tests/loop
 
 # SEED plays what that seed draws, PLAN (with SCENARIO) that plan, STEPS that sequence: a failure says which.
 .PHONY: test-faults

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from trtllm_operator.api.reasons import REASONS
 from trtllm_operator.decide import conditions
 from trtllm_operator.decide.decision import Decision
 
@@ -39,6 +40,15 @@ class Reached:
     def reasons(self) -> set[str]:
         """All reasons that were set."""
         return {one.reason for one in self.said}
+
+    def wrong(self) -> list[str]:
+        """Reasons of the table that nothing has set, and those that are not in it."""
+        never = sorted(REASONS.keys() - self.reasons())
+        strange = sorted(self.reasons() - REASONS.keys())
+        return [
+            *(f"{reason}: no test makes the code set it; write one, or take it out of the table" for reason in never),
+            *(f"{reason}: is set, and is not in the table" for reason in strange),
+        ]
 
     def add(self, reason: str | None, where: str, message: str | None) -> None:
         if reason:
