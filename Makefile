@@ -7,8 +7,8 @@ CLUSTER ?= trtllm
 REGISTRY ?=
 UV_VERSION := 0.13.9
 PYTEST := $(BIN)/python -m pytest -q
-# Tests side by side, each worker with an API server of its own. What computes takes as many as there are cores (2), what mostly waits one more.
-SIDE_BY_SIDE = --dist worksteal -n $(or $(WORKERS),$(1))
+# Tests side by side, each process with an API server of its own. What computes takes as many as there are cores (2), what mostly waits one more.
+SIDE_BY_SIDE = --dist worksteal -n $(or $(PROCESSES),$(1))
 STAMP := .venv/.complete
 
 .PHONY: help
@@ -65,7 +65,7 @@ layers: setup ## imports go downwards only
 	@$(BIN)/lint-imports --config pyproject.toml | tail -n 12
 
 .PHONY: unit
-unit: setup ## pure functions, and our programs as processes; WORKERS at a time (2; 0: in one process)
+unit: setup ## pure functions, and our programs as processes; PROCESSES of tests at a time (2; 0: in this one)
 	@$(PYTEST) $(call SIDE_BY_SIDE,2) tests/unit
 
 .PHONY: crd
@@ -73,7 +73,7 @@ crd: setup ## resources on a real API server: what it accepts and what it refuse
 	@$(PYTEST) tests/crd
 
 .PHONY: loop
-loop: setup ## the operator on a real API server, without kubelets; WORKERS at a time (3; 0: in one process)
+loop: setup ## the operator on a real API server, without kubelets; PROCESSES of tests at a time (3; 0: in this one)
 	@$(PYTEST) $(call SIDE_BY_SIDE,3) tests/loop
 
 # SEED plays what that seed draws, PLAN (with SCENARIO) that plan, STEPS that sequence: a failure says which.
