@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 import yaml
 
+from tests.support.waiting import eventually
 from trtllm_operator.kube import documents
 from trtllm_operator.kube.resources import BY_KIND
 
@@ -132,7 +133,6 @@ class Api:
 
         Until then no pod is admitted, and the Job controller waits ever longer between its tries.
         """
-        from tests.support.waiting import eventually  # noqa: PLC0415 - waiting is of no use to the rest of this file
 
         def there() -> bool:
             accounts = self.request("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts")["items"]
@@ -143,8 +143,6 @@ class Api:
 
     def install_crds(self, directory: Path) -> None:
         """Apply every CRD of a directory and wait until they are served."""
-        from tests.support.waiting import eventually  # noqa: PLC0415 - waiting is of no use to the rest of this file
-
         crds: list[Document] = [doc for path in sorted(directory.glob("*.yaml")) for doc in yaml.safe_load_all(path.read_text()) if doc]
         if not crds:
             raise FileNotFoundError(f"no CRDs in {directory}; make them with `trtllm-operator crds`")
