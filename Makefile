@@ -90,7 +90,7 @@ soak: setup ## the drawn part of test-faults for hours: SEQUENCES of them (500),
 	@SOAK=1 $(PYTEST) tests/loop/test_faults_process.py -k 'away'
 
 .PHONY: bench
-bench: setup ## what the operator costs beside a bare client, 20 to 30 minutes on a quiet machine; ARGS='--only restart'
+bench: setup ## what the operator costs beside a bare client, about 20 minutes on a quiet machine; ARGS='--only restart'
 	@$(BIN)/python -m tests.bench --json .bench.json $(ARGS)
 
 .PHONY: bench-quick
