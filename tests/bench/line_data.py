@@ -168,6 +168,7 @@ def _figures(measured: _Measured, total: int) -> Iterator[Figure]:
     both = [client + loop for client, loop in zip(seconds["bare client"], seconds["bare hash"], strict=True)]
     yield at_least(LINE, "fetch, hashes included, by a bare parallel client", seconds["fetch"], seconds["bare client"], SHARE_GOAL)
     yield at_least(LINE, "fetch by a bare parallel client and then a bare hash loop", seconds["fetch"], both, None)
+    yield at_least(LINE, "fetch by dd's writing to the same disk", seconds["fetch"], seconds["dd writes"], SHARE_GOAL)
     yield at_least(LINE, "hash by a bare hash loop on each core", seconds["hash"], seconds["bare hash"], SHARE_GOAL)
     yield at_least(LINE, "publish by a bare hash loop on each core", seconds["publish"], seconds["bare hash"], SHARE_GOAL)
     yield at_least(LINE, "hash by dd's reading of the same files", seconds["hash"], seconds["dd reads"], SHARE_GOAL)
